@@ -1,0 +1,68 @@
+"""Typed readers of environment variables: a wrong value stops the start and says which variable and why."""
+
+import os
+import secrets
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+def text(name: str, default: str = "") -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = text(name, default).lower()
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} is {value!r}; it must be one of: {', '.join(allowed)}.")
+    return value
+
+
+def number(name: str, default: int, *, least: int = 0) -> int:
+    value = text(name, str(default))
+    try:
+        result = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} is {value!r}; it must be a whole number.") from None
+    if result < least:
+        raise ImproperlyConfigured(f"{name} is {result}; it must be at least {least}.")
+    return result
+
+
+def bind(name: str, default: str) -> tuple[str, int]:
+    """A `host:port` pair; an IPv6 host stands in brackets."""
+    value = text(name, default)
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536 or not host:
+        raise ImproperlyConfigured(f"{name} is {value!r}; it must be host:port, such as 127.0.0.1:8000.")
+    return host, int(port)
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in a 0600 file under the data directory, made at first need."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = secrets.token_urlsafe(50)
+        # Written aside and linked into place: of two processes that start together, one wins and both read its secret.
+        aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(fresh + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass
+        finally:
+            aside.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The data directory {path.parent} cannot be written ({error.strerror}). "
+            "Make it writable for this user, or set AIRGAP_DATA_DIR to a directory that is."
+        ) from None

@@ -1,0 +1,1 @@
+"""System checks: settings that would hurt later are named at the start."""

@@ -1,0 +1,5 @@
+"""Every URL of the application, grouped by page."""
+
+app_name = "mirrors"
+
+urlpatterns: list = []

@@ -1,0 +1,19 @@
+"""Settings of the test run: a data directory of its own, fast hashing, tasks counted instead of sent."""
+
+import os
+import tempfile
+from pathlib import Path
+
+_DATA = Path(tempfile.mkdtemp(prefix="airgap-tests-"))
+os.environ["AIRGAP_DATA_DIR"] = str(_DATA)
+for _name in ("AIRGAP_SIDE", "AIRGAP_BASE_URL", "AIRGAP_SCHEDULE", "AIRGAP_ADMIN_PASSWORD"):
+    os.environ.pop(_name, None)
+
+from airgap.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_AUTOREFRESH = True
