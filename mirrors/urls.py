@@ -1,5 +1,52 @@
 """Every URL of the application, grouped by page."""
 
+from django.urls import path
+
+from mirrors.views import account, bundles, dashboard, health, history, mirror, people, record, settings, store, vex
+
 app_name = "mirrors"
 
-urlpatterns: list = []
+urlpatterns = [
+    path("", dashboard.dashboard, name="dashboard"),
+    # Database
+    path("databases/<slug:name>/", mirror.mirror_detail, name="mirror-detail"),
+    path("databases/<slug:name>/sync", mirror.mirror_sync, name="mirror-sync"),
+    path("databases/<slug:name>/release", mirror.mirror_release, name="mirror-release"),
+    path("snapshots/<int:pk>/pin", mirror.snapshot_pin, name="snapshot-pin"),
+    path("snapshots/<int:pk>/roll-back", mirror.snapshot_roll_back, name="snapshot-roll-back"),
+    # History
+    path("history/", history.history, name="history"),
+    path("history.csv", history.history_csv, name="history-csv"),
+    path("runs/<int:pk>/", history.run_detail, name="run-detail"),
+    path("runs/<int:pk>/stop", history.run_stop, name="run-stop"),
+    # Bundles
+    path("bundles/", bundles.bundles, name="bundles"),
+    path("bundles.csv", bundles.bundles_csv, name="bundles-csv"),
+    path("bundles/create", bundles.bundle_create, name="bundle-create"),
+    path("bundles/<slug:pk>/", bundles.bundle_detail, name="bundle-detail"),
+    path("bundles/<slug:pk>/download", bundles.bundle_download, name="bundle-download"),
+    path("bundles/<slug:pk>/delete", bundles.bundle_delete, name="bundle-delete"),
+    # Settings
+    path("settings/", settings.mirrors, name="settings"),
+    path("settings/mirrors/new", settings.mirror_create, name="mirror-create"),
+    path("settings/mirrors/<slug:name>/", settings.mirror_edit, name="mirror-edit"),
+    path("settings/mirrors/<slug:name>/enable", settings.mirror_enable, name="mirror-enable"),
+    path("settings/mirrors/<slug:name>/delete", settings.mirror_delete, name="mirror-delete"),
+    path("settings/mirrors/<slug:name>/test", settings.mirror_test, name="mirror-test"),
+    path("settings/people/", people.people, name="people"),
+    path("settings/people/new", people.person_create, name="person-create"),
+    path("settings/people/<int:pk>/", people.person_edit, name="person-edit"),
+    path("settings/people/<int:pk>/delete", people.person_delete, name="person-delete"),
+    path("settings/record/", record.record, name="record"),
+    path("settings/record.csv", record.record_csv, name="record-csv"),
+    path("settings/store/", store.store, name="store"),
+    path("settings/store/scrub", store.store_scrub, name="store-scrub"),
+    # Account
+    path("login/", account.login, name="login"),
+    path("logout/", account.logout, name="logout"),
+    path("password/", account.password, name="password"),
+    # For programs
+    path("healthz", health.healthz, name="healthz"),
+    path("vex/<slug:name>/.well-known/vex-repository.json", vex.vex_manifest, name="vex-manifest"),
+    path("vex/<slug:name>/<str:file>", vex.vex_archive, name="vex-archive"),
+]

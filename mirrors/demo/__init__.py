@@ -1,0 +1,1 @@
+"""A small upstream with real formats, for `make demo` and for tests: no internet, no Django."""

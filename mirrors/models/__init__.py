@@ -1,0 +1,25 @@
+"""Floor 1: rows, constraints, named queries and small state changes. No network, no files, no signals."""
+
+from mirrors.models.audit import AuditEntry
+from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
+from mirrors.models.mirror import Mirror, Source
+from mirrors.models.run import RunStep, SyncRun
+from mirrors.models.snapshot import LayerFacts, Snapshot, SnapshotBlob
+from mirrors.models.user import Role, User
+
+__all__ = [
+    "AuditEntry",
+    "Bundle",
+    "BundleBlob",
+    "BundleSnapshot",
+    "Export",
+    "LayerFacts",
+    "Mirror",
+    "Role",
+    "RunStep",
+    "Snapshot",
+    "SnapshotBlob",
+    "Source",
+    "SyncRun",
+    "User",
+]

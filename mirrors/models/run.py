@@ -1,0 +1,138 @@
+"""Sync runs: one row an attempt. The open row of a mirror is also its lock."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.db.models import F, Q
+
+from mirrors.models.mirror import Mirror
+from mirrors.models.snapshot import Snapshot
+
+
+class SyncRunQuerySet(models.QuerySet["SyncRun"]):
+    def open(self) -> SyncRunQuerySet:
+        return self.filter(finished_at=None)
+
+    def queued(self) -> SyncRunQuerySet:
+        return self.open().filter(state=SyncRun.State.QUEUED)
+
+    def silent_since(self, moment: datetime) -> SyncRunQuerySet:
+        """Running, but whoever runs it has not been heard of."""
+        return self.open().filter(state=SyncRun.State.RUNNING, heartbeat_at__lt=moment)
+
+    def held_by(self, pk: int, lease: str) -> SyncRunQuerySet:
+        """The run, if it is still open and this lease still holds it: every write of a worker goes through here."""
+        return self.filter(pk=pk, lease=lease, state=SyncRun.State.RUNNING, finished_at=None)
+
+    def newest_first(self) -> SyncRunQuerySet:
+        return self.order_by("-pk")
+
+
+class SyncRun(models.Model):
+    """One attempt to bring a mirror up to date.
+
+    queued -> running -> succeeded | unchanged | failed | cancelled | lost; queued -> cancelled. `unchanged` is a
+    success. `lost` means that whoever ran it went away. Only the holder of `lease` may write while it runs, and
+    nobody writes after `finished_at` is set.
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        SUCCEEDED = "succeeded", "Succeeded"
+        UNCHANGED = "unchanged", "Unchanged"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Stopped"
+        LOST = "lost", "Lost"
+
+    class Trigger(models.TextChoices):
+        SCHEDULE = "schedule", "schedule"
+        HAND = "hand", "by hand"
+        COMMAND = "command", "command line"
+        RETRY = "retry", "retry after a lost run"
+        REPAIR = "repair", "repair"
+
+    SUCCESSES = (State.SUCCEEDED, State.UNCHANGED)
+
+    mirror = models.ForeignKey(Mirror, on_delete=models.CASCADE, related_name="runs")
+    state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
+    trigger = models.CharField(max_length=12, choices=Trigger.choices)
+    requested_by = models.CharField(max_length=150, blank=True)
+    settings_version = models.PositiveIntegerField()
+    lease = models.CharField(max_length=40, blank=True)
+    worker = models.CharField(max_length=120, blank=True)
+    queued_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    losses = models.PositiveIntegerField(default=0)
+    source_reference = models.CharField(max_length=500, blank=True)
+    stage = models.CharField(max_length=80, blank=True)
+    bytes_total = models.PositiveBigIntegerField(null=True, blank=True)
+    bytes_done = models.PositiveBigIntegerField(default=0)
+    bytes_downloaded = models.PositiveBigIntegerField(default=0)
+    rate_bytes = models.PositiveBigIntegerField(default=0)
+    requests = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
+
+    objects = SyncRunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(F("mirror"), condition=Q(finished_at=None), name="one_open_run_per_mirror"),
+        ]
+        indexes = [
+            models.Index(fields=["mirror", "-id"]),
+            models.Index(fields=["state", "-id"]),
+            models.Index(fields=["finished_at"]),
+            models.Index(fields=["state", "heartbeat_at"], condition=Q(finished_at=None), name="open_runs"),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.mirror.name}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.finished_at is None
+
+    @property
+    def is_success(self) -> bool:
+        return self.state in self.SUCCESSES
+
+    @property
+    def duration(self) -> timedelta | None:
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    @property
+    def bytes_left(self) -> int | None:
+        if self.bytes_total is None:
+            return None
+        return max(0, self.bytes_total - self.bytes_done)
+
+
+class RunStep(models.Model):
+    """One line of a run's story."""
+
+    class Level(models.TextChoices):
+        INFO = "info"
+        WARNING = "warning"
+        ERROR = "error"
+
+    run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="steps")
+    at = models.DateTimeField()
+    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
+    source = models.CharField(max_length=500, blank=True)
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.text[:80]

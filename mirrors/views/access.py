@@ -1,0 +1,39 @@
+"""Who may do what: one decorator a role, for every door that changes something."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+
+View = Callable[..., HttpResponse]
+
+
+def operator_required(view: View) -> View:
+    """Operators and administrators; others get 403. Login itself is required by middleware."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not getattr(request.user, "may_operate", False):
+            raise PermissionDenied("Only operators and administrators may do this.")
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def administrator_required(view: View) -> View:
+    """Administrators only; others get 403."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not getattr(request.user, "may_administer", False):
+            raise PermissionDenied("Only administrators may do this.")
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def address_of(request: HttpRequest) -> str:
+    """The client's address as the server saw it."""
+    return str(request.META.get("REMOTE_ADDR", ""))

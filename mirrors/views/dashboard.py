@@ -1,0 +1,7 @@
+"""Being written."""
+
+from django.http import HttpRequest, HttpResponse
+
+
+def dashboard(request: HttpRequest, **kwargs: object) -> HttpResponse:
+    raise NotImplementedError

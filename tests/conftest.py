@@ -1,0 +1,76 @@
+"""Fixtures every test may use."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mirrors.blobs import BlobStore
+from mirrors.models import Mirror, Role, Source, User
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def data_dir(tmp_path, settings):
+    """A data directory of this test's own."""
+    settings.AIRGAP_DATA_DIR = tmp_path / "data"
+    settings.AIRGAP_CREDENTIALS_KEY_FILE = settings.AIRGAP_DATA_DIR / "credentials-key"
+    settings.AIRGAP_RESERVE_MB = 0
+    settings.AIRGAP_DATA_DIR.mkdir()
+    return settings.AIRGAP_DATA_DIR
+
+
+@pytest.fixture
+def store(data_dir) -> BlobStore:
+    return BlobStore(data_dir)
+
+
+@pytest.fixture
+def viewer(db):
+    return User.objects.create_user("vera", password="correct horse vera", role=Role.VIEWER)
+
+
+@pytest.fixture
+def operator(db):
+    return User.objects.create_user("otto", password="correct horse otto", role=Role.OPERATOR)
+
+
+@pytest.fixture
+def administrator(db):
+    return User.objects.create_user("ada", password="correct horse ada", role=Role.ADMINISTRATOR)
+
+
+@pytest.fixture
+def as_viewer(client, viewer):
+    client.force_login(viewer, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def as_operator(client, operator):
+    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def as_administrator(client, administrator):
+    client.force_login(administrator, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def make_mirror(db):
+    """make_mirror("trivy-db", sources=["host/repo:2"], insecure=True, **fields) -> Mirror"""
+
+    def make(name="trivy-db", kind=None, sources=(), *, insecure=True, **fields) -> Mirror:
+        fields.setdefault("label", name)
+        fields.setdefault("created_at", datetime(2026, 11, 1, tzinfo=UTC))
+        mirror = Mirror.objects.create(name=name, kind=kind or name, **fields)
+        for position, reference in enumerate(sources):
+            Source.objects.create(mirror=mirror, position=position, reference=reference, insecure=insecure)
+        return mirror
+
+    return make
