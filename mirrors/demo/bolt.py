@@ -6,6 +6,7 @@ Buckets within buckets, big values, any number of keys. Never reads or changes a
 
 import struct
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TypeAlias
 
 PAGE = 4096
@@ -23,6 +24,7 @@ META_BODY = struct.Struct("<IIIIQQQQQ")  # magic, version, page size, flags, roo
 
 # What bbolt keeps inline in its parent (bucket.go, maxInlineBucketSize).
 INLINE_LIMIT = PAGE // 4
+FANOUT = 64
 
 Tree: TypeAlias = "Mapping[bytes, bytes | Tree]"
 
@@ -32,7 +34,7 @@ class BoltError(Exception):
 
 
 def write_bolt(tree: "Tree") -> bytes:
-    """The bytes of a bbolt database that holds `tree`: values are bytes, buckets are mappings (at the top, only buckets).
+    """The bytes of a bbolt database that holds `tree`: bytes are values, mappings are buckets; only buckets at the top.
 
     The same tree always gives the same bytes. BoltError for an empty key or a value at the top.
     """
@@ -62,13 +64,10 @@ class _Writer:
         """Write a bucket's pages, its sub-buckets first; the id of its root page."""
         elements = [self._element(key, tree[key]) for key in sorted(tree)]
         level = [
-            (group[0][1] if group else b"", self.add(LEAF, len(group), _leaf_body(group))) for group in _groups(elements)
+            (keys[0][1] if keys else b"", self.add(LEAF, len(keys), _leaf_body(keys))) for keys in _leaves(elements)
         ]
         while len(level) > 1:
-            level = [
-                (level[start][0], self.add(BRANCH, len(level[start : start + 64]), _branch_body(level[start : start + 64])))
-                for start in _starts(len(level), 64)
-            ]
+            level = [(nodes[0][0], self.add(BRANCH, len(nodes), _branch_body(nodes))) for nodes in _branches(level)]
         return level[0][1]
 
     def _element(self, key: bytes, value: "bytes | Tree") -> tuple[int, bytes, bytes]:
@@ -85,28 +84,26 @@ class _Writer:
 def _inline(tree: "Tree") -> bytes | None:
     """A small bucket's only page, to stand in its parent; None when it needs pages of its own."""
     elements: list[tuple[int, bytes, bytes]] = []
+    room = INLINE_LIMIT - PAGE_HEADER.size
     for key in sorted(tree):
         value = tree[key]
         if not isinstance(value, bytes):
             return None
-        if not key:
-            raise BoltError("A key in a bbolt bucket may not be empty.")
+        room -= LEAF_ELEMENT.size + len(key) + len(value)
+        if room < 0 or not key:
+            return None
         elements.append((0, key, value))
-    page = PAGE_HEADER.pack(0, LEAF, len(elements), 0) + _leaf_body(elements)
-    return page if len(page) <= INLINE_LIMIT else None
+    return PAGE_HEADER.pack(0, LEAF, len(elements), 0) + _leaf_body(elements)
 
 
-def _starts(count: int, step: int) -> list[int]:
-    """Where groups of `step` begin; a branch page needs two children, so no group of one is left at the end."""
-    starts = list(range(0, count, step))
-    if len(starts) > 1 and count - starts[-1] == 1:
-        starts[-1] -= 1
-        raise_to = starts[-1]
-        assert raise_to > starts[-2]  # noqa: S101 - holds for every step above 1
-    return starts
+def _branches(level: list[tuple[bytes, int]]) -> list[list[tuple[bytes, int]]]:
+    """Nodes in groups of about equal size: a branch page with a single child is nothing bbolt itself would write."""
+    groups = -(-len(level) // FANOUT)
+    cuts = [len(level) * index // groups for index in range(groups + 1)]
+    return [level[start:stop] for start, stop in pairwise(cuts)]
 
 
-def _groups(elements: list[tuple[int, bytes, bytes]]) -> list[list[tuple[int, bytes, bytes]]]:
+def _leaves(elements: list[tuple[int, bytes, bytes]]) -> list[list[tuple[int, bytes, bytes]]]:
     """Elements in leaf pages of about one page; a page holds at least one, however big its value."""
     groups: list[list[tuple[int, bytes, bytes]]] = [[]]
     room = PAGE - PAGE_HEADER.size
