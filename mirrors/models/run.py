@@ -77,6 +77,7 @@ class SyncRun(models.Model):
     rate_bytes = models.PositiveBigIntegerField(default=0)
     requests = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
+    note = models.TextField(blank=True)
     snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
 
     objects = SyncRunQuerySet.as_manager()
