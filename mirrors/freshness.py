@@ -1,200 +1,430 @@
 """The verdict: how old a mirror's data is, whose fault that is, and what happens next.
 
 One pure function decides for the pages, the commands, the API and the alerts; nobody else decides what stale means.
-The rules are those of docs/freshness in the repository. "Built" is all we can say: a rebuild from a stuck feed looks
-fresh, so nothing here says "up to date".
+"Built" is all we can say: a rebuild from a stuck feed looks fresh, so nothing here says "up to date".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mirrors import wording
 from mirrors.schedule import jitter_limit
-from mirrors.trivy.catalogue import Kind, Limits
+from mirrors.verdict import (
+    BOTH,
+    BUILT,
+    CAUSES,
+    CONFIRMED,
+    CONNECTED,
+    COURIER,
+    DUE,
+    EXPECTED_INTERVAL,
+    EXPIRED,
+    FAILING,
+    FRESH,
+    HELD,
+    ISOLATED,
+    LATE,
+    LOOKS,
+    NEVER,
+    SOURCE,
+    STALE,
+    STATES,
+    UPSTREAM,
+    Facts,
+    Look,
+    SourceFacts,
+    Summary,
+    Verdict,
+    courier_limits,
+)
 
-FRESH, DUE, STALE, EXPIRED, NEVER = "fresh", "due", "stale", "expired", "never"
-HELD, LATE, FAILING, SOURCE, COURIER, UPSTREAM = "held", "late", "failing", "source", "courier", "upstream"
-CONNECTED, ISOLATED, BOTH = "connected", "isolated", "both"
-BUILT, CONFIRMED = "built", "confirmed"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a state is shown and counted: `rank` orders by trouble, `exit_status` is that of the freshness command."""
-
-    state: str
-    word: str
-    shape: str
-    rank: int
-    exit_status: int
-
-
-LOOKS: dict[str, Look] = {
-    FRESH: Look(FRESH, "fresh", "●", 0, 0),
-    DUE: Look(DUE, "due", "◐", 1, 1),
-    STALE: Look(STALE, "stale", "▲", 2, 2),
-    EXPIRED: Look(EXPIRED, "expired", "■", 3, 2),
-    NEVER: Look(NEVER, "never", "○", 4, 2),
-}
-STATES: tuple[str, ...] = tuple(LOOKS)
-
-# In order of precedence. The text is for legends and documentation.
-CAUSES: dict[str, str] = {
-    HELD: "somebody here holds it or switched its syncs off",
-    LATE: "we did not even try: its schedule was missed",
-    FAILING: "we tried and failed",
-    SOURCE: "one source lags behind another",
-    COURIER: "no bundle brought anything newer",
-    UPSTREAM: "we hold what every source has",
-}
+__all__ = [
+    "BOTH",
+    "BUILT",
+    "CAUSES",
+    "CONFIRMED",
+    "CONNECTED",
+    "COURIER",
+    "DUE",
+    "EXPECTED_INTERVAL",
+    "EXPIRED",
+    "FAILING",
+    "FRESH",
+    "Facts",
+    "HELD",
+    "ISOLATED",
+    "LATE",
+    "LOOKS",
+    "Look",
+    "NEVER",
+    "SOURCE",
+    "STALE",
+    "STATES",
+    "SourceFacts",
+    "Summary",
+    "UPSTREAM",
+    "Verdict",
+    "clock_banner",
+    "courier_limits",
+    "judge",
+    "scanners_after",
+    "summarize",
+    "trusted_now",
+]
 
 # Between two checks of a source lie the interval, the jitter and the length of the run itself.
 RUN_ALLOWANCE = timedelta(minutes=5)
 # Clocks of several hosts never agree to the second; only a clock behind by more than this is called wrong.
 CLOCK_TOLERANCE = timedelta(minutes=1)
-EXPECTED_INTERVAL = timedelta(days=7)
-
-
-def courier_limits(expected_interval: timedelta = EXPECTED_INTERVAL) -> Limits:
-    """The isolated side's limits: the courier's interval and a day, twice the interval, 30 days."""
-    due = expected_interval + timedelta(days=1)
-    return Limits(due=due, stale=max(2 * expected_interval, due), expired=timedelta(days=30))
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """What one source last told us.
-
-    `last_ok_at`: when a check of it last succeeded. `last_error`: the sentence of the last check if it failed.
-    `lagging`: it last offered an older build than ours. `newer_at`: the build (or publishing) time of something newer
-    than ours that it was seen to offer and that we do not hold.
-    """
-
-    name: str
-    last_ok_at: datetime | None = None
-    last_error: str = ""
-    lagging: bool = False
-    newer_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything the verdict on one mirror depends on, as plain values.
-
-    `limits`: None takes the kind's (or the courier's, where bundles bring the data). `held`: somebody holds the current
-    snapshot so that syncs do not switch. `schedule_interval`: None for a mirror synced by hand, or where the instance
-    sends nothing by itself. `next_sync_at`: the next planned attempt, left standing when it passes until an attempt
-    begins. `waiting_since`: when a run was queued that no worker has begun. `next_try_at`: set where a failure chose
-    its own next time (Retry-After). `failures`: attempts that failed since the last success. `last_import_at`: the
-    last bundle imported here. `clock_behind`: from `trusted_now`.
-    """
-
-    label: str
-    kind: Kind
-    side: str = CONNECTED
-    has_sources: bool = True
-    limits: Limits | None = None
-    expected_interval: timedelta = EXPECTED_INTERVAL
-    has_data: bool = False
-    updated_at: datetime | None = None
-    next_update: datetime | None = None
-    published_at: datetime | None = None
-    confirmed_at: datetime | None = None
-    fetched_at: datetime | None = None
-    held: bool = False
-    enabled: bool = True
-    schedule_interval: timedelta | None = None
-    next_sync_at: datetime | None = None
-    waiting_since: datetime | None = None
-    last_attempt_at: datetime | None = None
-    last_success_at: datetime | None = None
-    failures: int = 0
-    last_error: str = ""
-    next_try_at: datetime | None = None
-    running: bool = False
-    sources: tuple[SourceFacts, ...] = ()
-    last_import_at: datetime | None = None
-    clock_behind: bool = False
-
-    @property
-    def by_courier(self) -> bool:
-        """True where bundles, not sources, bring the data."""
-        return self.side == ISOLATED or (self.side == BOTH and not self.has_sources)
-
-    @property
-    def judged_limits(self) -> Limits:
-        if self.limits is not None:
-            return self.limits
-        return courier_limits(self.expected_interval) if self.by_courier else self.kind.limits
-
-    @property
-    def judged_from(self) -> str:
-        return BUILT if self.kind.judged_by == "updated_at" else CONFIRMED
-
-    @property
-    def judged_at(self) -> datetime | None:
-        """The instant the age counts from. What was just fetched was seen upstream at that moment."""
-        if not self.has_data:
-            return None
-        return self.updated_at if self.judged_from == BUILT else self.confirmed_at or self.fetched_at
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer for one mirror.
-
-    `sentence` says all in one: the age and whose fault it is. `headline` is the age alone ("The Java DB is 4 days
-    old."), `reason` the fault alone, "" when fresh. `lead` and `detail` fill the row's box: a short bold start and the
-    rest. `next_step` says what happens next or what to do. `age` is None when there is no data. `next_at` is the next
-    planned check, or the next bundle expected. `scanners_after` is the NextUpdate wording, "" if unknown.
-    """
-
-    label: str
-    state: str
-    cause: str
-    sentence: str
-    headline: str
-    reason: str
-    lead: str
-    detail: str
-    next_step: str
-    age: timedelta | None
-    judged_from: str
-    judged_at: datetime | None
-    limits: Limits
-    next_at: datetime | None = None
-    scanners_after: str = ""
-    clock_behind: bool = False
-
-    @property
-    def is_fresh(self) -> bool:
-        return self.state == FRESH
-
-    @property
-    def look(self) -> Look:
-        return LOOKS[self.state]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The sentence on top of the dashboard, what stands under it, and the clock banner ("" if the clock is right)."""
-
-    headline: str
-    explanation: str
-    banner: str = ""
 
 
 def trusted_now(system_now: datetime, newest_seen: datetime | None) -> tuple[datetime, bool]:
-    """The later of the clock and the newest time in any verified snapshot or bundle, and whether the clock is behind."""
+    """The later of the clock and the newest time in any verified snapshot or bundle, and whether the clock is wrong."""
     if newest_seen is None or newest_seen <= system_now:
         return system_now, False
     return newest_seen, newest_seen - system_now > CLOCK_TOLERANCE
 
 
+def clock_banner(system_now: datetime, newest_seen: datetime) -> str:
+    """The sentence that stands on every page while the clock is behind."""
+    return (
+        f"This machine's clock says {wording.utc_text(system_now)}, but verified data is from "
+        f"{wording.utc_text(newest_seen)}: nothing is called fresh until the clock is set right."
+    )
+
+
 def judge(facts: Facts, now: datetime) -> Verdict:
-    raise NotImplementedError
+    """The verdict on one mirror at `now` (that of `trusted_now`). Every limit is inclusive: at exactly 9 h it is fresh.
+
+    1. The age and the limits give the state; with a clock that is behind, nothing is better than due.
+    2. Anything but fresh gets the first cause that holds, in the order of `CAUSES`.
+    3. State, cause and plan become words.
+    """
+    age = None if facts.judged_at is None else max(now - facts.judged_at, timedelta())
+    state = _state(facts, age)
+    cause = "" if state == FRESH else _cause(facts, now)
+    only_the_clock = facts.clock_behind and state == FRESH
+    if only_the_clock:
+        state, lead, reason, next_step = DUE, "The clock is behind.", _CLOCK, "Set this machine's clock."
+    else:
+        lead, reason = ("", "") if state == FRESH else _reason(facts, cause, now)
+        next_step = _next_step(facts, state, cause, now)
+    sentence = _opening(facts, age, state) + (f"; {reason}" if reason else "")
+    if facts.clock_behind and not only_the_clock:
+        sentence = f"{sentence}, and {_CLOCK}"
+    return Verdict(
+        label=facts.label,
+        state=state,
+        cause=cause,
+        sentence=f"{sentence}.",
+        headline=_headline(facts, age),
+        reason=wording.capitalized(reason) + "." if reason else "",
+        lead=lead,
+        detail=_detail(facts, reason, cause, next_step, now),
+        next_step=next_step,
+        age=age,
+        judged_from=facts.judged_from,
+        judged_at=facts.judged_at,
+        limits=facts.judged_limits,
+        next_at=_next_at(facts),
+        scanners_after=scanners_after(facts.next_update) if facts.has_data else "",
+        clock_behind=facts.clock_behind,
+    )
 
 
-def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED) -> Summary:
-    raise NotImplementedError
+_CLOCK = "this machine's clock is behind the newest verified data, so the age cannot be trusted"
+
+
+def scanners_after(next_update: datetime | None) -> str:
+    """What NextUpdate means. It is no expiry date: Trivy asks again after it and uses what it has (pkg/db/db.go)."""
+    if next_update is None:
+        return ""
+    return f"Scanners without skip flags download again after {wording.utc_text(next_update)}."
+
+
+# --- what is the state, and who is to blame ---------------------------------------------------------------------------
+
+
+def _state(facts: Facts, age: timedelta | None) -> str:
+    if not facts.has_data:
+        return NEVER
+    limits = facts.judged_limits
+    # Data without the date it is judged by must not pass as good. The worst limit that is passed decides, so that
+    # limits set in the wrong order still warn.
+    if age is None or age > limits.expired:
+        return EXPIRED
+    if age > limits.stale:
+        return STALE
+    return DUE if age > limits.due else FRESH
+
+
+def _cause(facts: Facts, now: datetime) -> str:
+    """The first cause that holds. For a mirror with sources and no cause in the strict sense: late or none.
+
+    That happens in a gap of the rules: not fresh, no failure, no schedule missed by twice its interval, and yet not
+    every source was heard within the interval. If nothing at all was tried within the interval, not trying is the
+    fault (also of a mirror synced by hand, measured by its kind's interval); else nobody is blamed.
+    """
+    if (facts.held and facts.has_data) or (not facts.enabled and not facts.by_courier):
+        return HELD
+    if facts.by_courier:
+        return COURIER
+    if _missed(facts, now):
+        return LATE
+    if facts.failures > 0:
+        return FAILING
+    if not facts.has_data:
+        return ""
+    if _newer(facts) or any(source.lagging for source in facts.sources):
+        return SOURCE
+    if facts.sources and not _unheard(facts, now):
+        return UPSTREAM
+    if not facts.running and (facts.last_attempt_at is None or facts.last_attempt_at < now - _within(facts)):
+        return LATE
+    return ""
+
+
+def _missed(facts: Facts, now: datetime) -> bool:
+    """A planned attempt, or a queued run that no worker began, lies back by more than twice the interval."""
+    planned = _planned(facts)
+    if facts.running or facts.schedule_interval is None or planned is None:
+        return False
+    return now - planned > 2 * facts.schedule_interval
+
+
+def _planned(facts: Facts) -> datetime | None:
+    """The earliest attempt that was due and did not begin. Without a stored plan: one interval after the last."""
+    if facts.next_sync_at is None and facts.last_attempt_at and facts.schedule_interval and not facts.next_try_at:
+        return facts.last_attempt_at + facts.schedule_interval
+    return min((moment for moment in (_next_at(facts), facts.waiting_since) if moment), default=None)
+
+
+def _within(facts: Facts) -> timedelta:
+    """How far back a check still counts as within the interval."""
+    interval = facts.schedule_interval or facts.kind.check_every
+    return interval + jitter_limit(interval) + RUN_ALLOWANCE
+
+
+def _newer(facts: Facts) -> list[tuple[datetime, str]]:
+    """The sources that were seen to offer something newer than what we hold, newest first."""
+    ours = facts.updated_at or facts.published_at
+    found = [(s.newer_at, s.name) for s in facts.sources if s.newer_at and (ours is None or s.newer_at > ours)]
+    return sorted(found, reverse=True)
+
+
+def _unheard(facts: Facts, now: datetime) -> list[str]:
+    """The sources without a good check within the interval."""
+    since = now - _within(facts)
+    return [source.name for source in facts.sources if source.last_ok_at is None or source.last_ok_at < since]
+
+
+def _next_at(facts: Facts) -> datetime | None:
+    if facts.by_courier:
+        return facts.last_import_at + facts.expected_interval if facts.last_import_at else None
+    return facts.next_try_at or facts.next_sync_at if facts.enabled else None
+
+
+# --- the words --------------------------------------------------------------------------------------------------------
+
+
+def _subject(facts: Facts) -> str:
+    return wording.capitalized(wording.with_article(facts.label))
+
+
+def _headline(facts: Facts, age: timedelta | None) -> str:
+    if age is None:
+        return f"{_opening(facts, age, NEVER)}."
+    if facts.judged_from == BUILT:
+        return f"{_subject(facts)} is {wording.long_age(age)} old."
+    return f"{_subject(facts)} was last confirmed {wording.long_age(age)} ago."
+
+
+def _opening(facts: Facts, age: timedelta | None, state: str) -> str:
+    """How the sentence begins: the age, without a full stop."""
+    if not facts.has_data:
+        return f"{_subject(facts)} has never {'come in a bundle' if facts.by_courier else 'been fetched'}"
+    if age is None:
+        return f"Nobody can say how old {wording.with_article(facts.label)} is, for its date is missing"
+    if facts.judged_from == BUILT:
+        return f"{_subject(facts)} was built {wording.long_age(age)} ago"
+    whom = "by the connected side " if facts.by_courier else ""
+    last = "" if state == FRESH else "last "
+    return f"{_subject(facts)} was {last}confirmed {whom}{wording.long_age(age)} ago to be what upstream has"
+
+
+def _reason(facts: Facts, cause: str, now: datetime) -> tuple[str, str]:
+    """The bold lead of the row's box, and whose fault it is as a clause without a full stop."""
+    if cause == HELD:
+        if facts.held:
+            return "Held on purpose.", "it is held, and syncs do not switch it to a newer build"
+        return "Switched off.", "its syncs are switched off"
+    if cause == LATE:
+        return "Not tried on our side.", _late(facts, now)
+    if cause == FAILING:
+        error = wording.first_sentence(facts.last_error)
+        return "Failing on our side.", f"our last {_attempts(facts)} failed" + (f": {error}" if error else "")
+    if cause == SOURCE:
+        return "A source lags.", _lag(facts, now)
+    if cause == COURIER:
+        return "Nothing newer came across.", _courier(facts, now)
+    if cause == UPSTREAM:
+        count = len(facts.sources)
+        who = "its only source was" if count == 1 else f"all {wording.number_word(count)} sources were"
+        oldest = min(source.last_ok_at for source in facts.sources if source.last_ok_at)
+        asked = wording.ago_text(oldest, now)
+        return "Upstream has nothing newer.", f"{who} asked, at the latest {asked}, and none has a newer build"
+    if not facts.has_data:
+        return "Not fetched yet.", "no sync has finished yet" if facts.last_attempt_at else "no sync has been tried yet"
+    unheard = wording.joined(_unheard(facts, now))
+    but = f", but nothing was heard lately from {unheard}" if unheard else ""
+    return "Not every source was heard.", f"our last sync found nothing newer{but}"
+
+
+def _attempts(facts: Facts) -> str:
+    return "attempt" if facts.failures == 1 else f"{facts.failures} attempts"
+
+
+def _late(facts: Facts, now: datetime) -> str:
+    planned = _planned(facts)
+    if _missed(facts, now) and planned is not None:
+        if planned == facts.waiting_since:
+            return f"the run queued at {wording.utc_text(planned)} was never begun by a worker"
+        return f"the sync planned for {wording.utc_text(planned)} never began"
+    if facts.last_attempt_at is None:
+        return "no sync has been tried"
+    since = wording.utc_text(facts.last_attempt_at)
+    if facts.schedule_interval is None:
+        return f"it is synced by hand only, and nobody has since {since}"
+    return f"no sync has been tried since {since}"
+
+
+def _lag(facts: Facts, now: datetime) -> str:
+    newer = _newer(facts)
+    ahead = {name for _, name in newer}
+    lagging = [source.name for source in facts.sources if source.lagging and source.name not in ahead]
+    if not newer:
+        return f"{wording.joined(lagging)} still {_verb(lagging, 'offers', 'offer')} an older build than ours"
+    built, name = newer[0]
+    behind = lagging or [source.name for source in facts.sources if source.name not in ahead]
+    start = f"{wording.joined(behind)} {_verb(behind, 'lags', 'lag')}, while " if behind else ""
+    return f"{start}{name} has a build of {wording.short_utc(built, now)}"
+
+
+def _verb(subjects: Sequence[str], one: str, many: str) -> str:
+    return one if len(subjects) == 1 else many
+
+
+def _courier(facts: Facts, now: datetime) -> str:
+    if facts.last_import_at is None:
+        return "no bundle has been imported yet"
+    ago = wording.ago_text(facts.last_import_at, now)
+    if not facts.has_data:
+        return f"the last bundle, imported {ago}, did not carry it"
+    if now - facts.last_import_at > facts.expected_interval:
+        return f"the last bundle was imported {ago}"
+    return f"the last bundle, imported {ago}, brought nothing newer"
+
+
+def _when(facts: Facts, now: datetime, what: str) -> str:
+    at = _next_at(facts)
+    return "" if at is None or facts.schedule_interval is None else f"{what} {wording.in_text(at, now)}"
+
+
+def _next_step(facts: Facts, state: str, cause: str, now: datetime) -> str:
+    """What happens next by itself, or what somebody has to do."""
+    if facts.running:
+        return "A sync is running now."
+    if cause == COURIER:
+        return "Ask the connected side for a new bundle and import it."
+    if facts.held and facts.has_data:
+        return "Release it to let syncs switch it again."
+    if facts.by_courier:
+        at = _next_at(facts)
+        if at is None:
+            return "The next bundle brings the next build."
+        return f"The next bundle {'is' if at >= now else 'was'} expected by {wording.utc_text(at)}."
+    if not facts.enabled:
+        return "Enable the mirror to sync it again."
+    if cause == LATE:
+        by_hand = facts.schedule_interval is None
+        return "Sync now." if by_hand else "See that the scheduler and a worker are running, or sync now."
+    if cause == FAILING:
+        return f"{_when(facts, now, 'Next try') or 'Sync now to try again'}."
+    if not facts.has_data:
+        return f"{_when(facts, now, 'The first sync starts') or 'Sync now to fetch it'}."
+    if state == FRESH:
+        return f"{_when(facts, now, 'Next check') or 'It is synced by hand only'}."
+    if cause == UPSTREAM:
+        return f"There is nothing to do but wait. {_when(facts, now, 'Next check') or 'It is synced by hand only'}."
+    return f"{_when(facts, now, 'The next sync asks every source') or 'Sync now asks every source'}."
+
+
+def _detail(facts: Facts, reason: str, cause: str, next_step: str, now: datetime) -> str:
+    """What follows the lead in the row's box. A failure of fresh data is told too, without a lead."""
+    if cause != FAILING and not (facts.failures and not reason and not facts.by_courier):
+        return f"{wording.capitalized(reason)}. {next_step}" if reason else ""
+    newer = _newer(facts)
+    has = f"Upstream has a build of {wording.short_utc(newer[0][0], now)}. " if newer else ""
+    since = f", since {wording.short_utc(facts.last_success_at, now)}," if facts.last_success_at else ""
+    error = f": {facts.last_error.strip()}" if facts.last_error.strip() else "."
+    return f"{has}Our last {_attempts(facts)}{since} failed{error} {next_step}"
+
+
+# --- the sentence on top ----------------------------------------------------------------------------------------------
+
+
+def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = "") -> Summary:
+    """How things stand, in the manner of "Three of four are fresh. The Java DB is 4 days old."
+
+    `banner` is that of `clock_banner` and is passed through. The explanation is the worst mirror's.
+    """
+    if not verdicts:
+        first = "Import a bundle to begin." if side == ISOLATED else "Add a mirror to begin."
+        return Summary("Nothing is mirrored yet.", first, banner)
+    troubled = sorted(
+        (verdict for verdict in verdicts if not verdict.is_fresh),
+        key=lambda verdict: (verdict.look.rank, verdict.age or timedelta()),
+        reverse=True,
+    )
+    total, fresh = len(verdicts), len(verdicts) - len(troubled)
+    if not troubled:
+        return Summary(_all_fresh(verdicts), _quiet(verdicts), banner)
+    worst = troubled[0]
+    explanation = f"{worst.reason} {worst.next_step}".strip()
+    if all(verdict.clock_behind for verdict in verdicts):
+        return Summary("This machine's clock is behind; nothing can be called fresh.", explanation, banner)
+    if total > 1 and all(verdict.state == NEVER for verdict in verdicts):
+        return Summary("Nothing has been fetched yet.", explanation, banner)
+    count = wording.capitalized("none" if fresh == 0 else wording.number_word(fresh))
+    start = f"{count} of {wording.number_word(total)} {'is' if fresh < 2 else 'are'} fresh. " if total > 1 else ""
+    return Summary(f"{start}{_named(troubled)}", explanation, banner)
+
+
+def _all_fresh(verdicts: Sequence[Verdict]) -> str:
+    if len(verdicts) == 1:
+        return f"{wording.capitalized(wording.with_article(verdicts[0].label))} is fresh."
+    return "Both are fresh." if len(verdicts) == 2 else f"All {wording.number_word(len(verdicts))} are fresh."
+
+
+def _quiet(verdicts: Sequence[Verdict]) -> str:
+    """Under "All five are fresh.": the oldest build, and the next thing that happens."""
+    built = [verdict for verdict in verdicts if verdict.judged_from == BUILT and verdict.age is not None]
+    planned = [verdict for verdict in verdicts if verdict.next_at is not None]
+    words = []
+    if built:
+        oldest = max(built, key=lambda verdict: verdict.age or timedelta())
+        words.append(oldest.sentence)
+    if planned:
+        words.append(min(planned, key=lambda verdict: verdict.next_at or datetime.max).next_step)
+    return " ".join(words)
+
+
+def _named(troubled: Sequence[Verdict]) -> str:
+    """The ages of the two worst, and how many more."""
+    headlines = [verdict.headline.rstrip(".") for verdict in troubled[:2]]
+    rest = len(troubled) - 2
+    # Only a leading article is lowered; a name keeps its capital.
+    headlines[1:] = ["the " + text[4:] if text.startswith("The ") else text for text in headlines[1:]]
+    if rest > 0:
+        return f"{', '.join(headlines)}, and {rest} more {'is' if rest == 1 else 'are'} not fresh."
+    return f"{wording.joined(headlines)}."

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 
 from croniter import CroniterBadDateError, croniter
 
@@ -99,10 +100,7 @@ class Schedule:
     def _next_cron(self, last: datetime | None, now: datetime, key: str) -> datetime:
         # croniter's get_prev is strictly before its start, and a start within the minute still counts that minute.
         latest = self._occurrence(now + timedelta(microseconds=1), forward=False)
-        if last is not None and latest > last:
-            chosen = latest
-        else:
-            chosen = self._occurrence(now, forward=True)
+        chosen = latest if last is not None and latest > last else self._occurrence(now, forward=True)
         gap = self._occurrence(chosen, forward=True) - chosen
         return chosen + jitter(key, gap)
 
@@ -158,7 +156,7 @@ def _longest_gap(line: str) -> timedelta:
     every_minute = list(range(60)) if minutes == ["*"] else minutes
     every_hour = list(range(24)) if hours == ["*"] else hours
     times = sorted(timedelta(hours=h, minutes=m) for h in every_hour for m in every_minute)
-    within = max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=timedelta())
+    within = max((later - earlier for earlier, later in pairwise(times)), default=timedelta())
     days = line.split(" ", 2)[2]
     if days == "* * *":
         return max(within, DAY - (times[-1] - times[0]))

@@ -21,7 +21,7 @@ _AGES: tuple[tuple[timedelta, timedelta, str, str], ...] = (
     (HOUR, HOUR, "h", "hour"),
     (MINUTE, MINUTE, "min", "minute"),
 )
-_NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _RATES = ("B/s", "kB/s", "MB/s", "GB/s")
 
