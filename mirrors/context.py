@@ -1,12 +1,29 @@
-"""What every template may show: which instance this is."""
+"""What every template may show: which instance this is, and which part of it this page belongs to."""
 
 from django.conf import settings
 from django.http import HttpRequest
+
+SIDES = {"connected": "connected side", "isolated": "isolated side", "both": "connected and isolated side"}
+SECTIONS = (
+    ("/settings/", "settings"),
+    ("/history", "history"),
+    ("/runs/", "history"),
+    ("/bundles", "bundles"),
+    ("/password/", "password"),
+    ("/login/", ""),
+)
+
+
+def section_of(path: str) -> str:
+    """The entry of the main navigation a path belongs to; databases belong to the dashboard."""
+    return next((section for prefix, section in SECTIONS if path.startswith(prefix)), "dashboard")
 
 
 def instance(request: HttpRequest) -> dict[str, object]:
     return {
         "side": settings.AIRGAP_SIDE,
+        "side_text": SIDES[settings.AIRGAP_SIDE],
         "is_isolated": settings.AIRGAP_SIDE == "isolated",
         "program_version": settings.VERSION,
+        "section": section_of(request.path),
     }

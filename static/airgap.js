@@ -1,0 +1,37 @@
+/* What plain HTML cannot do: `/` jumps to the search, live parts rest while nobody looks, and say so when the
+   server does not answer. Every page works without this file. */
+"use strict";
+(function () {
+  document.addEventListener("keydown", function (event) {
+    const typing = event.target.closest("input, textarea, select, [contenteditable]");
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || typing) return;
+    const search = document.querySelector("input[type=search]");
+    if (!search) return;
+    event.preventDefault();
+    search.focus();
+    search.select();
+  });
+
+  document.addEventListener("htmx:beforeRequest", function (event) {
+    const polled = !event.detail.requestConfig.triggeringEvent;
+    if (polled && document.hidden) event.preventDefault();
+  });
+
+  // A session that ended while the page was polling answers with the login page: show that, not a login inside a row.
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    const address = event.detail.xhr.responseURL;
+    if (address && new URL(address).pathname !== new URL(event.detail.requestConfig.path, location.href).pathname
+        && event.detail.requestConfig.verb === "get") {
+      event.detail.shouldSwap = false;
+      location.reload();
+    }
+  });
+
+  function reachable(yes) {
+    const notice = document.getElementById("unreachable");
+    if (notice) notice.hidden = yes;
+  }
+  document.addEventListener("htmx:sendError", function () { reachable(false); });
+  document.addEventListener("htmx:timeout", function () { reachable(false); });
+  document.addEventListener("htmx:afterOnLoad", function () { reachable(true); });
+})();
