@@ -50,19 +50,19 @@ __all__ = [
     "EXPIRED",
     "FAILING",
     "FRESH",
-    "Facts",
     "HELD",
     "ISOLATED",
     "LATE",
     "LOOKS",
-    "Look",
     "NEVER",
     "SOURCE",
     "STALE",
     "STATES",
+    "UPSTREAM",
+    "Facts",
+    "Look",
     "SourceFacts",
     "Summary",
-    "UPSTREAM",
     "Verdict",
     "clock_banner",
     "courier_limits",
@@ -105,7 +105,7 @@ def judge(facts: Facts, now: datetime) -> Verdict:
     cause = "" if state == FRESH else _cause(facts, now)
     only_the_clock = facts.clock_behind and state == FRESH
     if only_the_clock:
-        state, lead, reason, next_step = DUE, "The clock is behind.", _CLOCK, "Set this machine's clock."
+        state, lead, reason, next_step = DUE, "The clock is behind.", _CLOCK, _SET_CLOCK
     else:
         lead, reason = ("", "") if state == FRESH else _reason(facts, cause, now)
         next_step = _next_step(facts, state, cause, now)
@@ -133,6 +133,7 @@ def judge(facts: Facts, now: datetime) -> Verdict:
 
 
 _CLOCK = "this machine's clock is behind the newest verified data, so the age cannot be trusted"
+_SET_CLOCK = "Set this machine's clock."
 
 
 def scanners_after(next_update: datetime | None) -> str:
@@ -228,7 +229,7 @@ def _next_at(facts: Facts) -> datetime | None:
 
 
 def _subject(facts: Facts) -> str:
-    return wording.capitalized(wording.with_article(facts.label))
+    return wording.with_article(facts.label, start=True)
 
 
 def _headline(facts: Facts, age: timedelta | None) -> str:
@@ -268,16 +269,21 @@ def _reason(facts: Facts, cause: str, now: datetime) -> tuple[str, str]:
     if cause == COURIER:
         return "Nothing newer came across.", _courier(facts, now)
     if cause == UPSTREAM:
-        count = len(facts.sources)
-        who = "its only source was" if count == 1 else f"all {wording.number_word(count)} sources were"
-        oldest = min(source.last_ok_at for source in facts.sources if source.last_ok_at)
-        asked = wording.ago_text(oldest, now)
-        return "Upstream has nothing newer.", f"{who} asked, at the latest {asked}, and none has a newer build"
+        return "Waiting for upstream.", f"upstream has nothing newer: {_asked(facts, now)}"
     if not facts.has_data:
         return "Not fetched yet.", "no sync has finished yet" if facts.last_attempt_at else "no sync has been tried yet"
     unheard = wording.joined(_unheard(facts, now))
     but = f", but nothing was heard lately from {unheard}" if unheard else ""
     return "Not every source was heard.", f"our last sync found nothing newer{but}"
+
+
+def _asked(facts: Facts, now: datetime) -> str:
+    oldest = min(source.last_ok_at for source in facts.sources if source.last_ok_at)
+    count = len(facts.sources)
+    all_of_them = {1: "our only source was", 2: "both sources were"}.get(
+        count, f"all {wording.number_word(count)} sources were"
+    )
+    return f"{all_of_them} asked since {wording.short_utc(oldest, now)}"
 
 
 def _attempts(facts: Facts) -> str:
@@ -288,14 +294,14 @@ def _late(facts: Facts, now: datetime) -> str:
     planned = _planned(facts)
     if _missed(facts, now) and planned is not None:
         if planned == facts.waiting_since:
-            return f"the run queued at {wording.utc_text(planned)} was never begun by a worker"
-        return f"the sync planned for {wording.utc_text(planned)} never began"
+            return f"no worker of ours has begun the run queued at {wording.utc_text(planned)}"
+        return f"our sync planned for {wording.utc_text(planned)} never began"
     if facts.last_attempt_at is None:
-        return "no sync has been tried"
+        return "we have not tried yet"
     since = wording.utc_text(facts.last_attempt_at)
     if facts.schedule_interval is None:
         return f"it is synced by hand only, and nobody has since {since}"
-    return f"no sync has been tried since {since}"
+    return f"we have not tried since {since}"
 
 
 def _lag(facts: Facts, now: datetime) -> str:
@@ -321,7 +327,7 @@ def _courier(facts: Facts, now: datetime) -> str:
     if not facts.has_data:
         return f"the last bundle, imported {ago}, did not carry it"
     if now - facts.last_import_at > facts.expected_interval:
-        return f"the last bundle was imported {ago}"
+        return f"no bundle has come since the one imported {ago}"
     return f"the last bundle, imported {ago}, brought nothing newer"
 
 
@@ -365,7 +371,8 @@ def _detail(facts: Facts, reason: str, cause: str, next_step: str, now: datetime
         return f"{wording.capitalized(reason)}. {next_step}" if reason else ""
     newer = _newer(facts)
     has = f"Upstream has a build of {wording.short_utc(newer[0][0], now)}. " if newer else ""
-    since = f", since {wording.short_utc(facts.last_success_at, now)}," if facts.last_success_at else ""
+    several = facts.last_success_at if facts.failures > 1 else None
+    since = f", since {wording.short_utc(several, now)}," if several else ""
     error = f": {facts.last_error.strip()}" if facts.last_error.strip() else "."
     return f"{has}Our last {_attempts(facts)}{since} failed{error} {next_step}"
 
@@ -392,6 +399,7 @@ def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = 
     worst = troubled[0]
     explanation = f"{worst.reason} {worst.next_step}".strip()
     if all(verdict.clock_behind for verdict in verdicts):
+        explanation = f"{wording.capitalized(_CLOCK)}. {_SET_CLOCK}"
         return Summary("This machine's clock is behind; nothing can be called fresh.", explanation, banner)
     if total > 1 and all(verdict.state == NEVER for verdict in verdicts):
         return Summary("Nothing has been fetched yet.", explanation, banner)
@@ -402,7 +410,7 @@ def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = 
 
 def _all_fresh(verdicts: Sequence[Verdict]) -> str:
     if len(verdicts) == 1:
-        return f"{wording.capitalized(wording.with_article(verdicts[0].label))} is fresh."
+        return f"{wording.with_article(verdicts[0].label, start=True)} is fresh."
     return "Both are fresh." if len(verdicts) == 2 else f"All {wording.number_word(len(verdicts))} are fresh."
 
 

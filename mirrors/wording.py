@@ -37,8 +37,9 @@ def number_word(count: int) -> str:
 
 
 def capitalized(text: str) -> str:
-    """The first letter raised and nothing else touched (str.capitalize would lower `DB`)."""
-    return text[:1].upper() + text[1:]
+    """The first letter raised and nothing else touched (`DB` stays); a host name at the start stays as it is."""
+    first = text.split(" ", 1)[0]
+    return text if set(".:/") & set(first[:-1]) else text[:1].upper() + text[1:]
 
 
 def joined(words: Sequence[str]) -> str:
@@ -48,10 +49,12 @@ def joined(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def with_article(label: str) -> str:
-    """`the Java DB`, but `VEX Hub`: labels that end in a common noun take an article, names do not."""
+def with_article(label: str, *, start: bool = False) -> str:
+    """`the Java DB` (`The` at a sentence's start), but `VEX Hub`: labels with a common noun take an article."""
     common = {"db", "database", "bundle", "repository", "artifact", "image", "mirror", "checks"}
-    return f"the {label}" if common & set(label.casefold().split()) else label
+    if not common & set(label.casefold().split()):
+        return label
+    return f"{'The' if start else 'the'} {label}"
 
 
 def first_sentence(text: str) -> str:
