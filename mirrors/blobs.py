@@ -174,6 +174,8 @@ class BlobStore:
         found: list[Partial] = []
         with self._explained("listing", ""):
             for path in self._partial.iterdir() if self._partial.is_dir() else ():
+                if path.name == "in-use.lock":
+                    continue
                 with suppress(FileNotFoundError):
                     status = path.stat()
                     digest = f"sha256:{path.name}" if DIGEST.fullmatch(f"sha256:{path.name}") else ""
@@ -196,6 +198,34 @@ class BlobStore:
             with suppress(OSError):
                 total += path.stat().st_size
         return total
+
+    # Sharing
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a sync or an export puts blobs in place that no row names yet: nothing is pruned meanwhile."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """For the pruner: true if nobody is putting blobs in place now, and nobody begins until the block ends."""
+        try:
+            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield True
+        except BlockingIOError:
+            yield False
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with self._explained("locking", ""):
+            self._make_folder(self._partial)
+            descriptor = os.open(self._partial / "in-use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     # Writing
 
