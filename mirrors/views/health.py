@@ -1,7 +1,17 @@
-"""Being written."""
+"""Whether this instance works: web, database and broker. For supervisors and monitoring; needs no login."""
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from mirrors import health
 
 
-def healthz(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@login_not_required
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    faults = health.faults()
+    answer = {"status": "failing" if faults else "ok", **{part: "failing" for part in faults}}
+    return JsonResponse(answer, status=503 if faults else 200)

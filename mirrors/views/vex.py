@@ -1,11 +1,39 @@
-"""Being written."""
+"""VEX repositories as Trivy asks for them. No login: scanners have none. No ETag: Trivy before 0.73 loses its copy on a 304."""
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from mirrors import content, serving_vex
 
 
-def vex_manifest(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+class BlobResponse(FileResponse):
+    """Sent in large pieces where the server cannot hand the file to the kernel."""
+
+    block_size = 1 << 20
 
 
-def vex_archive(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@login_not_required
+@require_safe
+def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
+    snapshot = serving_vex.current_repository(name)
+    if snapshot is None:
+        raise Http404("No VEX repository of this name is mirrored here.")
+    path = reverse("mirrors:vex-archive", args=[name, "x"]).removesuffix("/x")
+    base = settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
+    return HttpResponse(
+        serving_vex.manifest_for(snapshot, content.store(), base + path), content_type="application/json"
+    )
+
+
+@login_not_required
+@require_safe
+def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponse:
+    snapshot = serving_vex.current_repository(name)
+    blob = serving_vex.archive_named(snapshot, file) if snapshot else None
+    if blob is None:
+        raise Http404("No archive of this name is mirrored here.")
+    kind = "application/zip" if file.endswith(".zip") else "application/gzip"
+    return BlobResponse(content.store().open(blob.digest), content_type=kind)

@@ -1,0 +1,108 @@
+"""What all commands share: exit statuses, plain sentences instead of tracebacks, and one JSON list on stdout.
+
+0 done, 1 something named failed or was refused, 2 wrong usage (contract; `freshness` has its own three).
+"""
+
+import getpass
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from mirrors.models import Mirror
+
+logger = logging.getLogger(__name__)
+
+FAILED, WRONG_USAGE = 1, 2
+
+
+class Problem(Exception):
+    """What a person asked for cannot be done; the sentence says why, `status` is the exit status."""
+
+    def __init__(self, sentence: str, status: int = FAILED) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class PlainCommand(BaseCommand):
+    """A command that implements `run(**options) -> int` and never shows a traceback.
+
+    `expected` are the exception types whose text is a sentence for the operator.
+    """
+
+    expected: tuple[type[Exception], ...] = ()
+    fault_status = FAILED
+
+    def run(self, **options: Any) -> int:
+        raise NotImplementedError
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            status = self.run(**options)
+        except (SystemExit, CommandError):
+            raise
+        except Problem as problem:
+            status = self.complain(str(problem), problem.status, options)
+        except self.expected as error:
+            status = self.complain(str(error), self.fault_status, options)
+        except DatabaseError as error:
+            logger.debug("database", exc_info=True)
+            status = self.complain(f"The database cannot be used: {str(error).splitlines()[0]}.", self.fault_status, options)
+        except KeyboardInterrupt:
+            status = self.complain("Stopped.", FAILED, options)
+        except Exception as fault:  # noqa: BLE001 - the door: one sentence for people, the traceback for --traceback
+            if options.get("traceback"):
+                raise
+            logger.debug("fault", exc_info=True)
+            status = self.complain(
+                f"A fault in Airgap itself: {type(fault).__name__}. Run again with --traceback for the details.",
+                self.fault_status,
+                options,
+            )
+        if status:
+            sys.exit(status)
+
+    def complain(self, sentence: str, status: int, options: dict[str, Any]) -> int:
+        """The sentence on stderr; with --json still a list on stdout."""
+        self.stderr.write(sentence)
+        if options.get("json"):
+            self.print_json([])
+        return status
+
+    def print_json(self, objects: Iterable[dict[str, Any]]) -> None:
+        self.stdout.write(json.dumps(list(objects), indent=2, default=plain))
+
+    def who(self) -> str:
+        """Who the record names: the account that runs the command."""
+        try:
+            return f"{getpass.getuser()} (command line)"
+        except (KeyError, OSError):
+            return "command line"
+
+
+def plain(value: object) -> str:
+    """Times as RFC 3339 UTC with Z."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def add_names(parser: CommandParser, what: str = "mirrors; all of them if none is named") -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=what)
+
+
+def mirrors_named(names: list[str], *, enabled_only: bool = True) -> list[Mirror]:
+    """The mirrors in the order named, or all (enabled) ones. Raises Problem for a name there is none of."""
+    every = {mirror.name: mirror for mirror in Mirror.objects.for_pages()}
+    if not names:
+        return [mirror for mirror in every.values() if mirror.enabled or not enabled_only]
+    unknown = [name for name in names if name not in every]
+    if unknown:
+        known = ", ".join(every) or "none"
+        raise Problem(f"There is no mirror named {', '.join(unknown)}. Mirrors here: {known}.", WRONG_USAGE)
+    return [every[name] for name in dict.fromkeys(names)]

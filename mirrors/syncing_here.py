@@ -1,0 +1,136 @@
+"""A sync for the command line: queued for a worker, or made in this process under the same lease as any other.
+
+With `sync_here` neither broker nor worker is needed. What it reports is a run made with the mirror's present settings.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from mirrors import runs, sync, wording
+from mirrors.blobs import BlobStore
+from mirrors.models import Mirror, SyncRun
+from mirrors.stopping import StopSignal
+
+Watcher = Callable[[SyncRun], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a named mirror's sync went, for people (`sentence`) and for programs (`as_json`)."""
+
+    mirror: str
+    run: SyncRun | None
+    error: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return self.run is not None and (self.run.is_success or (self.run.is_open and not self.error))
+
+    @property
+    def sentence(self) -> str:
+        run = self.run
+        if run is None:
+            return f"{self.mirror}: {self.error}"
+        if run.is_open:
+            return f"{self.mirror}: run {run.pk} is queued."
+        tail = run.error or run.note
+        return f"{self.mirror}: {run.get_state_display().lower()}. {tail}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        run = self.run
+        if run is None:
+            return {
+                "mirror": self.mirror, "run": None, "outcome": SyncRun.State.FAILED.value, "error": self.error,
+                "note": "", "digest": None, "source": None, "bytes_downloaded": 0, "requests": 0, "seconds": 0.0,
+            }  # fmt: skip
+        seconds = run.duration.total_seconds() if run.duration else 0.0
+        return {
+            "mirror": self.mirror,
+            "run": run.pk,
+            "outcome": run.state,
+            "error": run.error,
+            "note": run.note,
+            "digest": run.snapshot.digest if run.snapshot else None,
+            "source": run.source_reference or None,
+            "bytes_downloaded": run.bytes_downloaded,
+            "requests": run.requests,
+            "seconds": seconds,
+        }
+
+
+def queue(mirror: Mirror, *, by: str, send: Callable[[SyncRun], None]) -> Report:
+    """Ask for a run and leave it to a worker."""
+    try:
+        with transaction.atomic():
+            run, _ = runs.request_sync(mirror, trigger=SyncRun.Trigger.COMMAND, by=by, now=timezone.now())
+            send(run)
+    except runs.RunError as error:
+        return Report(mirror.name, None, str(error))
+    return Report(mirror.name, run)
+
+
+def sync_here(
+    mirror: Mirror,
+    *,
+    by: str,
+    stop: StopSignal | None = None,
+    watch: Watcher = lambda run: nullcontext(),
+    store: BlobStore | None = None,
+) -> Report:
+    """Make a run here and report it. A run under way with the same settings is waited for and reported instead."""
+    stop = stop or StopSignal()
+    while not stop.is_set():
+        runs.close_lost(timezone.now())
+        mirror.refresh_from_db()
+        try:
+            run, _ = runs.request_sync(mirror, trigger=SyncRun.Trigger.COMMAND, by=by, now=timezone.now())
+        except runs.RunError as error:
+            return Report(mirror.name, None, str(error))
+        if run.settings_version != mirror.settings_version:
+            runs.stop_run(run, by=by, now=timezone.now(), reason="Stopped: the settings changed since it began.")
+            continue
+        with watch(run):
+            if not sync.perform(run.pk, stop=stop, store=store):
+                _wait_for(run, stop)
+        run = SyncRun.objects.select_related("snapshot__mirror").get(pk=run.pk)
+        if run.state == SyncRun.State.QUEUED or run.state == SyncRun.State.LOST:
+            continue
+        return Report(mirror.name, run)
+    return Report(mirror.name, None, "Stopped before it began.")
+
+
+def _wait_for(run: SyncRun, stop: StopSignal) -> None:
+    """Somebody else makes this run: wait until it is closed or found lost."""
+    while not stop.wait(0.5):
+        runs.close_lost(timezone.now())
+        run.refresh_from_db()
+        if not run.is_open or run.state == SyncRun.State.QUEUED:
+            return
+
+
+class ProgressLine:
+    """A progress line on a terminal, redrawn from the run's row; silent elsewhere."""
+
+    def __init__(self, write: Callable[[str], object], is_terminal: bool) -> None:
+        self._write, self._is_terminal = write, is_terminal
+        self._last = 0.0
+
+    def show(self, run: SyncRun) -> None:
+        if not self._is_terminal or time.monotonic() - self._last < 0.5:
+            return
+        self._last = time.monotonic()
+        total = run.bytes_total or 0
+        width = 30
+        filled = int(width * min(1.0, run.bytes_done / total)) if total else 0
+        amount = wording.progress_text(run.bytes_done, total) if total else run.stage
+        self._write(f"\r\x1b[K{run.mirror.name} [{'#' * filled}{'.' * (width - filled)}] {amount}")
+
+    def clear(self) -> None:
+        if self._is_terminal:
+            self._write("\r\x1b[K")
