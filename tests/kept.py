@@ -1,0 +1,114 @@
+"""Puts snapshots of small real assets into the store and the database, as a sync would have left them."""
+
+from datetime import datetime, timedelta
+
+from mirrors.blobs import BlobStore
+from mirrors.demo import assets
+from mirrors.digests import digest_of
+from mirrors.models import Mirror, Snapshot, SnapshotBlob
+
+Role = SnapshotBlob.Role
+
+
+def keep_build(
+    store: BlobStore,
+    mirror: Mirror,
+    built: datetime,
+    *,
+    fetched: datetime | None = None,
+    current: bool = True,
+    padding: int = 0,
+) -> Snapshot:
+    """A build of a mirror of one of the three Trivy kinds; made current unless told otherwise."""
+    layer = {
+        "trivy-db": lambda: assets.build_trivy_db(built, padding=padding, seed=built),
+        "trivy-java-db": lambda: assets.build_java_db(built, padding=padding, seed=built),
+        "trivy-checks": lambda: assets.build_checks(revision=built.isoformat()),
+    }[mirror.kind]()
+    annotations = {"org.opencontainers.image.version": "2.2.0"} if mirror.kind == "trivy-checks" else None
+    manifest = assets.build_manifest(mirror.kind, layer, built, annotations=annotations)
+    has_metadata = mirror.asset.has_metadata
+    return keep(
+        store,
+        mirror,
+        [
+            (Role.MANIFEST, manifest, assets.MANIFEST_TYPE, "", {}),
+            (Role.CONFIG, assets.EMPTY_CONFIG, assets.EMPTY_TYPE, "", {}),
+            (Role.LAYER, layer, mirror.asset.layer_media_type, mirror.asset.title, {}),
+        ],
+        fetched=fetched or built + timedelta(hours=1),
+        current=current,
+        identity=digest_of(manifest),
+        manifest_digest=digest_of(manifest),
+        layer_digest=digest_of(layer),
+        media_type=mirror.asset.layer_media_type,
+        artifact_type=assets.ARTIFACT_TYPES[mirror.kind],
+        tag=mirror.asset.default_tag,
+        source_reference=f"ghcr.io/aquasecurity/{mirror.kind}:{mirror.asset.default_tag}",
+        version="2.2.0" if mirror.kind == "trivy-checks" else "",
+        updated_at=built,
+        next_update=built + assets.NEXT_UPDATE[mirror.kind] if has_metadata else None,
+        published_at=built,
+    )
+
+
+def keep_vex(store: BlobStore, mirror: Mirror, updated: datetime, *, current: bool = True) -> Snapshot:
+    """A build of a VEX repository with one archive."""
+    manifest = assets.build_vex_manifest("https://vex.example")
+    archive = assets.build_vex_archive(updated, manifest=manifest)
+    details = {
+        "location": "https://vex.example/vexhub.tar.gz//vexhub-main",
+        "fetch_url": "https://vex.example/vexhub.tar.gz",
+        "subdir": "vexhub-main",
+        "format": "tar.gz",
+        "spec_version": "0.1",
+        "served_name": "v0.1-0.tar.gz",
+    }
+    return keep(
+        store,
+        mirror,
+        [
+            (Role.VEX_MANIFEST, manifest, "application/json", "vex-repository.json", {}),
+            (Role.VEX_ARCHIVE, archive, "application/gzip", "v0.1-0.tar.gz", details),
+        ],
+        fetched=updated + timedelta(hours=1),
+        current=current,
+        identity=digest_of(manifest + archive),
+        manifest_digest=digest_of(manifest),
+        layer_digest=digest_of(archive),
+        source_reference="https://vex.example",
+        updated_at=updated,
+    )
+
+
+def keep(
+    store: BlobStore,
+    mirror: Mirror,
+    blobs: list[tuple[str, bytes, str, str, dict[str, object]]],
+    *,
+    fetched: datetime,
+    current: bool = True,
+    **fields: object,
+) -> Snapshot:
+    """`blobs` are role, bytes, media type, name and details, in order."""
+    snapshot = Snapshot.objects.create(
+        mirror=mirror,
+        size_bytes=sum(len(data) for _, data, *_ in blobs),
+        fetched_at=fetched,
+        confirmed_at=fetched,
+        **fields,
+    )
+    for position, (role, data, media_type, name, details) in enumerate(blobs):
+        SnapshotBlob.objects.create(
+            snapshot=snapshot,
+            position=position,
+            digest=store.put(data),
+            size_bytes=len(data),
+            role=role,
+            media_type=media_type,
+            name=name,
+            details=details,
+        )
+    if current:
+        mirror.switch_to(snapshot)
+    return snapshot
