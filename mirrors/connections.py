@@ -31,6 +31,7 @@ def reference_of(source: Source, mirror: Mirror) -> Reference:
 def client_for(
     source: Source,
     mirror: Mirror,
+    registry: str = "",
     *,
     stop: StopSignal,
     listener: Listener | None = None,
@@ -38,7 +39,7 @@ def client_for(
 ) -> RegistryClient:
     """A client for an OCI source that starts with what was remembered of the registry (`source.memory`)."""
     return RegistryClient(
-        reference_of(source, mirror).registry,
+        registry or reference_of(source, mirror).registry,
         connection_for(source, mirror),
         stop=stop,
         listener=listener,
