@@ -120,9 +120,9 @@ class _Asking:
 
     def ask(self) -> str | Held:
         job, source = self.job, self.source
-        reference = Reference.parse(source.reference, job.kind.default_tag or None)
+        reference = connections.reference_of(source, job.mirror)
         self._client = client = connections.client_for(
-            source, job.mirror, reference.registry, stop=job.stop, listener=self.listener
+            source, job.mirror, stop=job.stop, listener=self.listener
         )
         job.story.stage = f"asking {source.host}"
         digest, _ = client.head_manifest(reference)

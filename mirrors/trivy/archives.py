@@ -7,7 +7,7 @@ tarfile's own stream mode is thirteen times slower than this loop.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, cast
+from typing import Literal, cast
 
 from isal import igzip_lib
 
@@ -26,7 +26,9 @@ EXTENDED_HEADER_LIMIT = 64 * 1024
 # isal's stub declares the exception as an instance.
 ISAL_ERROR: type[Exception] = cast("type[Exception]", igzip_lib.IsalError)
 
-ArchiveCode = Literal["not-gzip", "not-tar", "truncated", "damaged", "bomb", "too-many", "name", "unsupported"]
+ArchiveCode = Literal[
+    "not-gzip", "not-tar", "not-zip", "truncated", "damaged", "bomb", "too-many", "name", "unsupported"
+]
 
 
 class ArchiveError(Exception):
@@ -296,19 +298,6 @@ def clean_name(what: str, name: str) -> str:
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name or len(name) > 4096:
         raise ArchiveError("name", f"{what} has a member with the hostile name {name[:80]!r}.")
     return "/".join(part for part in parts if part not in ("", "."))
-
-
-def walk_tar_gz(
-    file: BinaryIO, what: str, *, inflated_limit: int, member_limit: int
-) -> Iterator[tuple[TarParser, "Member | memoryview"]]:
-    """Every member of a tar.gz and the pieces of its body, with the parser (for `skip`); checked to its last byte."""
-    inflater, parser = Inflater(what, inflated_limit), TarParser(what, member_limit)
-    while data := file.read(INFLATE_AT_ONCE):
-        for block in inflater.feed(data):
-            for event in parser.feed(block):
-                yield parser, event
-    inflater.finish()
-    parser.finish()
 
 
 def _checksum_holds(header: bytes) -> bool:
