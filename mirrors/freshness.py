@@ -322,7 +322,7 @@ def _verb(subjects: Sequence[str], one: str, many: str) -> str:
 
 def _courier(facts: Facts, now: datetime) -> str:
     if facts.last_import_at is None:
-        return "no bundle has been imported yet"
+        return "no bundle has brought a newer one" if facts.has_data else "no bundle has been imported yet"
     ago = wording.ago_text(facts.last_import_at, now)
     if not facts.has_data:
         return f"the last bundle, imported {ago}, did not carry it"

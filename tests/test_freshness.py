@@ -374,7 +374,8 @@ def test_the_courier_is_to_blame_on_the_isolated_side_whatever_syncs_once_did() 
 def test_a_bundle_that_came_in_time_with_old_data_is_told_apart() -> None:
     verdict = judge(isolated(20 * DAY, last_import_at=NOW - DAY), NOW)
     assert verdict.sentence.endswith("; the last bundle, imported 24 hours ago, brought nothing newer.")
-    assert judge(isolated(20 * DAY, last_import_at=None), NOW).sentence.endswith("; no bundle has been imported yet.")
+    assert judge(isolated(20 * DAY, last_import_at=None), NOW).sentence.endswith("; no bundle has brought a newer one.")
+    assert judge(never(side=ISOLATED), NOW).sentence.endswith("; no bundle has been imported yet.")
 
 
 def test_the_isolated_side_is_never_told_to_sync() -> None:
