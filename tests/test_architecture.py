@@ -1,0 +1,90 @@
+"""The floors: a file imports only from its own floor or a lower one (docs/decisions/0001-four-floors.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOOR_0 = {
+    "digests", "freshness", "verdict", "schedule", "stopping", "blobs", "secrets", "wording", "plot",
+    "trivy", "registry", "bundle", "demo",
+}  # fmt: skip
+DOORS = {
+    "tasks", "management", "views", "api", "forms", "admin", "urls", "checks", "middleware", "context",
+    "templatetags", "apps",
+}  # fmt: skip
+LONGEST = 520
+
+
+def floor_of(module: str) -> int:
+    """0 plain Python, 1 record, 2 operations, 3 doors; -1 for what is not ours."""
+    parts = module.split(".")
+    if parts[0] == "airgap":
+        return 3 if parts[1:2] in (["urls"], ["wsgi"], ["celery"], ["running"]) else -1
+    if parts[0] != "mirrors" or len(parts) < 2:
+        return -1
+    room = parts[1]
+    if room in FLOOR_0:
+        return 0
+    if room in ("models", "migrations"):
+        return 1
+    return 3 if room in DOORS else 2
+
+
+def sources() -> list[Path]:
+    return [path for path in (ROOT / "mirrors").rglob("*.py") if "migrations" not in path.parts]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module the file imports, at whatever depth; `from mirrors import x` counts as mirrors.x."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if node.module == "mirrors":
+                found |= {f"mirrors.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return found
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_it_imports_only_from_its_own_floor_or_a_lower_one(path):
+    floor = floor_of(module_of(path))
+    above = {name for name in imports_of(path) if floor_of(name) > floor >= 0}
+    assert not above, f"{module_of(path)} (floor {floor}) imports from above: {above}"
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if floor_of(module_of(path)) == 0], ids=module_of)
+def test_floor_0_knows_neither_django_nor_celery(path):
+    foreign = {name.split(".")[0] for name in imports_of(path)} & {"django", "celery", "airgap"}
+    assert not foreign
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if floor_of(module_of(path)) == 2], ids=module_of)
+def test_operations_know_neither_requests_from_browsers_nor_celery(path):
+    assert not {name for name in imports_of(path) if name.startswith(("celery", "django.http", "django.shortcuts"))}
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_no_file_outgrows_its_room(path):
+    assert len(path.read_text().splitlines()) <= LONGEST, "split it: is there a room of its own in it?"
+
+
+def test_there_is_no_drawer_for_everything():
+    assert not [path for path in sources() if path.stem in ("utils", "helpers", "services", "signals", "common")]
+
+
+def test_a_model_has_no_logic_in_save_and_nobody_listens_to_model_signals():
+    for path in sources():
+        tree = ast.parse(path.read_text())
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        if "models" in path.parts:
+            assert not names & {"save", "delete"}, path
+        assert "django.db.models.signals" not in imports_of(path), path

@@ -1,0 +1,216 @@
+"""The life of a run: one open run a mirror, leases, losses, stops and the schedule."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from mirrors import runs
+from mirrors.models import AuditEntry, RunStep, SyncRun
+from mirrors.stopping import StopSignal
+
+pytestmark = pytest.mark.django_db
+
+State = SyncRun.State
+
+
+@pytest.fixture
+def mirror(make_mirror):
+    return make_mirror("trivy-db", sources=["127.0.0.1:1/aquasecurity/trivy-db:2"])
+
+
+def ask(mirror, now, trigger="hand", by="otto"):
+    return runs.request_sync(mirror, trigger=trigger, by=by, now=now)
+
+
+def test_a_mirror_has_at_most_one_open_run(mirror, now):
+    first, made = ask(mirror, now)
+    second, made_again = ask(mirror, now)
+    assert (made, made_again) == (True, False)
+    assert first.pk == second.pk
+
+
+def test_an_ended_run_makes_room_for_the_next(mirror, now):
+    first, _ = ask(mirror, now)
+    runs.stop_run(first, by="otto", now=now)
+    second, made = ask(mirror, now)
+    assert made and second.pk != first.pk
+
+
+def test_a_disabled_mirror_is_not_synced(mirror, now):
+    mirror.enabled = False
+    mirror.save()
+    with pytest.raises(runs.RunError, match="is disabled"):
+        ask(mirror, now)
+
+
+def test_an_isolated_instance_asks_nobody(mirror, now, settings):
+    settings.AIRGAP_SIDE = "isolated"
+    with pytest.raises(runs.RunError, match="isolated"):
+        ask(mirror, now)
+    mirror.next_sync_at = now
+    mirror.save()
+    assert runs.open_due(now) == []
+
+
+def test_only_one_worker_can_claim_a_run(mirror, now):
+    run, _ = ask(mirror, now)
+    assert runs.claim(run.pk, now=now) is not None
+    assert runs.claim(run.pk, now=now) is None
+
+
+def test_a_closed_run_can_no_longer_be_written(mirror, now):
+    run, _ = ask(mirror, now)
+    lease = runs.claim(run.pk, now=now)
+    runs.stop_run(run, by="otto", now=now)
+    assert lease.write(bytes_done=5) is False
+    with pytest.raises(runs.LeaseLost):
+        runs.close(lease, State.SUCCEEDED, now=now)
+    run.refresh_from_db()
+    assert (run.state, run.bytes_done) == (State.CANCELLED, 0)
+
+
+def test_stopping_aborts_the_transfer_of_this_process_at_once(mirror, now):
+    run, _ = ask(mirror, now)
+    runs.claim(run.pk, now=now)
+    stop = StopSignal()
+    aborted = []
+    runs.enter(run.pk, stop)
+    try:
+        with stop.attach(lambda: aborted.append(True)):
+            assert runs.stop_run(run, by="otto", now=now)
+    finally:
+        runs.leave(run.pk)
+    assert aborted and stop.reason == runs.CLOSED
+    assert AuditEntry.objects.get(action="sync stopped").actor == "otto"
+    assert RunStep.objects.get(run=run).text == "Stopped by otto."
+
+
+def test_stopping_an_ended_run_does_nothing(mirror, now):
+    run, _ = ask(mirror, now)
+    assert runs.stop_run(run, by="otto", now=now)
+    assert not runs.stop_run(run, by="otto", now=now)
+
+
+def test_a_run_whose_heart_stopped_is_lost_and_asked_for_again(mirror, now):
+    run, _ = ask(mirror, now)
+    runs.claim(run.pk, now=now)
+    SyncRun.objects.filter(pk=run.pk).update(worker="elsewhere:12:34")
+    assert runs.close_lost(now + timedelta(seconds=29)) == []
+    (again,) = runs.close_lost(now + timedelta(seconds=31))
+    run.refresh_from_db()
+    assert run.state == State.LOST and "went away" in run.error
+    assert (again.trigger, again.losses, again.state) == ("retry", 1, State.QUEUED)
+
+
+def test_a_run_whose_process_is_gone_is_lost_without_waiting(mirror, now):
+    run, _ = ask(mirror, now)
+    runs.claim(run.pk, now=now)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        host = runs.worker_name().rsplit(":", 2)[0]
+        alive = f"{host}:{child.pid}:{runs._started(child.pid)}"
+        SyncRun.objects.filter(pk=run.pk).update(worker=alive)
+        assert runs.close_lost(now) == []
+        child.kill()
+        child.wait()
+    assert len(runs.close_lost(now)) == 1
+
+
+def test_a_process_that_took_over_the_pid_of_a_dead_worker_is_not_mistaken_for_it():
+    host = runs.worker_name().rsplit(":", 2)[0]
+    assert runs.is_gone(f"{host}:{os.getpid()}:1")
+    assert not runs.is_gone(runs.worker_name())
+
+
+def test_a_run_that_is_lost_again_and_again_is_left_to_the_schedule(mirror, now):
+    run, _ = ask(mirror, now)
+    for _ in range(runs.MOST_LOSSES):
+        assert runs.claim(run.pk, now=now)
+        SyncRun.objects.filter(pk=run.pk).update(worker="elsewhere:12:34")
+        again = runs.close_lost(now + timedelta(minutes=1))
+        if not again:
+            break
+        run = again[0]
+    assert run.losses == runs.MOST_LOSSES - 1
+    assert not SyncRun.objects.open().exists()
+
+
+def test_an_overdue_schedule_is_one_run(mirror, now):
+    mirror.next_sync_at = now - timedelta(days=3)
+    mirror.save()
+    assert len(runs.open_due(now)) == 1
+    mirror.refresh_from_db()
+    assert mirror.next_sync_at > now
+    assert runs.open_due(now) == []
+
+
+def test_a_schedule_that_comes_while_a_run_is_open_opens_no_second(mirror, now):
+    ask(mirror, now)
+    mirror.next_sync_at = now
+    mirror.save()
+    assert runs.open_due(now) == []
+    assert SyncRun.objects.count() == 1
+
+
+def test_a_schedule_that_is_switched_off_opens_nothing(mirror, now, settings):
+    settings.AIRGAP_SCHEDULE = False
+    mirror.next_sync_at = now
+    mirror.save()
+    assert runs.open_due(now) == []
+
+
+def test_a_message_that_was_lost_is_sent_again(mirror, now):
+    run, _ = ask(mirror, now)
+    assert [sent.pk for sent in runs.unsent(now)] == [run.pk]
+    assert runs.unsent(now + timedelta(seconds=20)) == []
+    assert [sent.pk for sent in runs.unsent(now + timedelta(seconds=40))] == [run.pk]
+
+
+def test_a_failure_is_tried_again_sooner_than_the_schedule_and_then_less_often(mirror, now):
+    waits = []
+    for _ in range(6):
+        run, _ = ask(mirror, now)
+        lease = runs.claim(run.pk, now=now)
+        runs.close(lease, State.FAILED, now=now, error="It broke.")
+        mirror.refresh_from_db()
+        waits.append(mirror.next_sync_at - now)
+    assert waits[0] == timedelta(minutes=5) and waits[1] == timedelta(minutes=10)
+    assert waits == sorted(waits) and waits[-1] <= timedelta(hours=1, minutes=10)
+    assert mirror.failures == 6 and mirror.last_error == "It broke." and mirror.failing_since == now
+
+
+def test_a_source_that_asks_for_patience_sets_the_next_try(mirror, now):
+    run, _ = ask(mirror, now)
+    lease = runs.claim(run.pk, now=now)
+    later = now + timedelta(seconds=900)
+    runs.close(lease, State.FAILED, now=now, error="429", retry_at=later)
+    mirror.refresh_from_db()
+    assert mirror.next_sync_at == later
+
+
+def test_a_success_forgets_the_failures(mirror, now):
+    for state in (State.FAILED, State.UNCHANGED):
+        run, _ = ask(mirror, now)
+        runs.close(runs.claim(run.pk, now=now), state, now=now, error="x" if state == State.FAILED else "")
+    mirror.refresh_from_db()
+    assert (mirror.failures, mirror.last_error, mirror.failing_since) == (0, "", None)
+
+
+def test_a_manual_mirror_has_no_next_sync(mirror, now):
+    mirror.schedule = "manual"
+    mirror.save()
+    run, _ = ask(mirror, now)
+    runs.close(runs.claim(run.pk, now=now), State.UNCHANGED, now=now)
+    mirror.refresh_from_db()
+    assert mirror.next_sync_at is None
+
+
+def test_a_worker_that_is_shut_down_puts_its_run_back(mirror, now):
+    run, _ = ask(mirror, now)
+    lease = runs.claim(run.pk, now=now)
+    runs.put_back(lease)
+    run.refresh_from_db()
+    assert (run.state, run.sent_at, run.is_open) == (State.QUEUED, None, True)
+    assert runs.claim(run.pk, now=now) is not None
