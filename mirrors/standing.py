@@ -1,0 +1,205 @@
+"""How things stand: rows gathered into facts, and the verdicts on them. The same few queries for five mirrors or 200.
+
+Pages, the `freshness` command and whoever else asks get their answer here; judging itself is mirrors/freshness.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from django.conf import settings
+from django.db.models import Max
+from django.utils import timezone
+
+from mirrors import freshness
+from mirrors.clock import Reading
+from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
+from mirrors.models import BundleSnapshot, Mirror, Snapshot, Source, SyncRun
+from mirrors.schedule import Schedule, ScheduleError
+from mirrors.trivy.catalogue import Limits
+
+JUST_ENDED = timedelta(seconds=45)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one mirror stands.
+
+    `last_export_at` is when the current snapshot was last exported: an export of an older build says nothing about
+    this one. `last_run` is set only while it is news, for `JUST_ENDED` after its end.
+    """
+
+    mirror: Mirror
+    verdict: Verdict
+    current: Snapshot | None
+    open_run: SyncRun | None
+    last_run: SyncRun | None
+    last_export_at: datetime | None
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All the dashboard says. `export_bytes` is what "everything current" weighs, `exportable` how many it is."""
+
+    standings: tuple[Standing, ...]
+    summary: Summary
+    now: datetime
+    exportable: int
+    export_bytes: int
+    next_sync_at: datetime | None
+    last_attempt_at: datetime | None
+    running: bool
+
+
+def overview(reading: Reading) -> Overview:
+    """How all mirrors stand, and the sentence about them."""
+    found = standings(list(Mirror.objects.for_pages()), reading)
+    currents = [standing.current for standing in found if standing.current is not None]
+    planned = [s.mirror.next_sync_at for s in found if s.mirror.next_sync_at is not None and s.mirror.enabled]
+    attempts = [s.mirror.last_attempt_at for s in found if s.mirror.last_attempt_at is not None]
+    return Overview(
+        standings=tuple(found),
+        summary=freshness.summarize(
+            [standing.verdict for standing in found if counts(standing)], settings.AIRGAP_SIDE, clock_banner(reading)
+        ),
+        now=reading.now,
+        exportable=len(currents),
+        export_bytes=sum(current.size_bytes for current in currents),
+        next_sync_at=min(planned, default=None),
+        last_attempt_at=max(attempts, default=None),
+        running=any(standing.open_run is not None for standing in found),
+    )
+
+
+def counts(standing: Standing) -> bool:
+    """Whether the sentence on top speaks of it: switched off before it ever held anything, it is nobody's worry."""
+    return standing.mirror.enabled or standing.current is not None
+
+
+def clock_banner(reading: Reading) -> str:
+    """The sentence for every page while the clock cannot be believed, else empty."""
+    return freshness.clock_banner(timezone.now(), reading.now) if reading.behind else ""
+
+
+def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
+    """How these mirrors stand, in their order. Best given `Mirror.objects.for_pages()`; two queries beyond that."""
+    open_runs, ended = _runs(mirrors, reading.now)
+    exports = _exports([mirror.current_id for mirror in mirrors if mirror.current_id is not None])
+    found = []
+    for mirror in mirrors:
+        sources = tuple(mirror.sources.all())
+        current, run = mirror.current, open_runs.get(mirror.pk)
+        facts = facts_of(mirror, current, sources, run, clock_behind=reading.behind)
+        found.append(
+            Standing(
+                mirror=mirror,
+                verdict=freshness.judge(facts, reading.now),
+                current=current,
+                open_run=run,
+                last_run=ended.get(mirror.pk),
+                last_export_at=exports.get(mirror.current_id) if mirror.current_id is not None else None,
+                sources=sources,
+            )
+        )
+    return found
+
+
+def facts_of(
+    mirror: Mirror,
+    current: Snapshot | None,
+    sources: Sequence[Source],
+    run: SyncRun | None,
+    *,
+    clock_behind: bool = False,
+) -> Facts:
+    """What the verdict depends on, taken from the rows."""
+    queued = run is not None and run.state == SyncRun.State.QUEUED
+    facts = Facts(
+        label=mirror.label,
+        kind=mirror.asset,
+        side=settings.AIRGAP_SIDE,
+        has_sources=bool(sources),
+        expected_interval=timedelta(days=settings.AIRGAP_COURIER_DAYS),
+        has_data=current is not None,
+        updated_at=current.updated_at if current else None,
+        next_update=current.next_update if current else None,
+        published_at=current.published_at if current else None,
+        confirmed_at=current.confirmed_at if current else None,
+        fetched_at=current.fetched_at if current else None,
+        held=mirror.is_held,
+        enabled=mirror.enabled,
+        schedule_interval=_interval(mirror.schedule_text) if settings.AIRGAP_SCHEDULE else None,
+        next_sync_at=mirror.next_sync_at if settings.AIRGAP_SCHEDULE else None,
+        waiting_since=run.queued_at if run is not None and queued else None,
+        last_attempt_at=mirror.last_attempt_at,
+        last_success_at=mirror.last_success_at,
+        failures=mirror.failures,
+        last_error=mirror.last_error,
+        running=run is not None and not queued,
+        sources=tuple(_source_facts(source, current) for source in sources),
+        clock_behind=clock_behind,
+    )
+    own = (mirror.due_seconds, mirror.stale_seconds, mirror.expired_seconds)
+    if not any(own):
+        return facts
+    usual = facts.judged_limits
+    chosen = [
+        timedelta(seconds=seconds) if seconds else limit
+        for seconds, limit in zip(own, (usual.due, usual.stale, usual.expired), strict=True)
+    ]
+    return replace(facts, limits=Limits(*chosen))
+
+
+def _source_facts(source: Source, current: Snapshot | None) -> SourceFacts:
+    return SourceFacts(
+        name=source.host,
+        last_ok_at=source.answered_at,
+        last_error=source.error,
+        lagging=source.lagging,
+        newer_at=_newer_at(source, current),
+    )
+
+
+def _newer_at(source: Source, current: Snapshot | None) -> datetime | None:
+    """The date of something newer than ours that this source was seen to offer and that we do not hold."""
+    if current is None or current.updated_at is None or source.updated_at is None or source.lagging:
+        return None
+    if source.layer_digest and source.layer_digest == current.layer_digest:
+        return None
+    return source.updated_at if source.updated_at > current.updated_at else None
+
+
+@lru_cache(maxsize=512)
+def _interval(schedule: str) -> timedelta | None:
+    """The interval of a schedule's text; None by hand, and for a text that an older version may have let through."""
+    try:
+        return Schedule.parse(schedule).interval()
+    except ScheduleError:
+        return None
+
+
+def _runs(mirrors: Sequence[Mirror], now: datetime) -> tuple[dict[int, SyncRun], dict[int, SyncRun]]:
+    """Open runs, and those that ended just now, by mirror."""
+    wanted = [mirror.last_run_id for mirror in mirrors if mirror.last_run_id is not None and _is_news(mirror, now)]
+    rows = SyncRun.objects.open()
+    if len(mirrors) == 1:
+        rows = rows.filter(mirror_id=mirrors[0].pk)
+    opened = {run.mirror_id: run for run in rows}
+    return opened, {run.mirror_id: run for run in SyncRun.objects.filter(pk__in=wanted)} if wanted else {}
+
+
+def _is_news(mirror: Mirror, now: datetime) -> bool:
+    return mirror.last_attempt_at is not None and now - mirror.last_attempt_at < JUST_ENDED
+
+
+def _exports(snapshot_ids: list[int]) -> dict[int, datetime]:
+    """When each of these snapshots was last exported."""
+    rows = (
+        BundleSnapshot.objects.filter(snapshot_id__in=snapshot_ids, bundle__first_exported_at__isnull=False)
+        .order_by()
+        .values("snapshot_id")
+        .annotate(at=Max("bundle__exports__at"))
+    )
+    return {row["snapshot_id"]: row["at"] for row in rows if row["at"] is not None}
