@@ -480,7 +480,7 @@ class TestDiskTrouble:
         descriptor = os.open("/dev/full", os.O_WRONLY)
         try:
             with pytest.raises(StoreError, match="full"), store._explained("writing", DIGEST):
-                blobs._write_all(descriptor, b"x", 0)
+                blobs.writing._write_all(descriptor, b"x", 0)
         finally:
             os.close(descriptor)
 

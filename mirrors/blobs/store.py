@@ -1,13 +1,4 @@
-"""The content store: immutable files named by the SHA-256 of their bytes.
-
-A blob appears under its name only when it is complete, verified and on disk (fsync, rename, fsync of the folder).
-Nothing here knows what a blob means or who refers to it; rows do.
-
-    <root>/blobs/sha256/ab/<hex>     finished blobs, mode 0444
-    <root>/partial/<hex>             a download under way or interrupted, held under flock while it is written
-    <root>/partial/incoming-*        bytes whose digest is not known yet
-    <root>/damaged/<hex>             set aside because the bytes were not what the name says
-"""
+"""The store itself: where blobs are, how they are read, checked, locked and removed."""
 
 import errno
 import fcntl
@@ -20,52 +11,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal
 
-from mirrors.digests import DIGEST, DigestError, Verifier, digest_of, parse_digest, short
-from mirrors.stopping import Stopped, StopSignal
+from mirrors.blobs.faults import CODES, NEXT_STEP, StoreError
+from mirrors.blobs.writing import CHUNK, IncomingBlob, Observer, PartialBlob, feed_of
+from mirrors.digests import DIGEST, digest_of, parse_digest, short
+from mirrors.stopping import StopSignal
 
-CHUNK = 256 * 1024
 MIB = 1024 * 1024
 
 # The time of last change that every finished blob carries (2001-01-01T00:00:00Z). Whoever writes to a blob later
 # changes it, so a blob that still has it was not touched since its bytes were verified. Whole seconds, because
 # some file systems keep nothing finer.
 STAMP_NS = 978_307_200 * 1_000_000_000
-
-CODES = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full",
-    errno.EROFS: "read-only",
-    errno.EACCES: "read-only",
-    errno.EPERM: "read-only",
-    errno.EIO: "damaged",
-    errno.ENOENT: "missing",
-}
-
-NEXT_STEP = {
-    "full": "Free space on that file system, or keep fewer snapshots; what was downloaded so far is resumed.",
-    "read-only": "Give the user who runs Airgap the right to write there, or mount the file system writable.",
-    "damaged": "The disk reports an error: check it (dmesg, SMART), then run the store check.",
-    "missing": "Run the store check; it fetches missing content again.",
-    "failed": "See the reason given by the system and try again.",
-}
-
-
-class StoreError(Exception):
-    """The store cannot do what was asked. `code`: full, read-only, damaged, missing, busy, too-large or failed."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Feedable(Protocol):
-    def feed(self, chunk: bytes, /) -> object: ...
-
-
-Feed = Callable[[bytes], object]
-Observer = Feedable | Feed
 
 
 @dataclass(frozen=True)
@@ -248,7 +206,7 @@ class BlobStore:
         *,
         stop: StopSignal | None = None,
         wait_seconds: float = 30,
-    ) -> Iterator["PartialBlob"]:
+    ) -> Iterator[PartialBlob]:
         """Continue or begin the download of a blob of `size` bytes; left without commit, it is kept for the next try.
 
         1. Wait up to `wait_seconds` for whoever writes this blob now (StoreError `busy`).
@@ -258,7 +216,7 @@ class BlobStore:
         What is too long, or whole and wrong, is thrown away and begun again. An observer that refuses bytes (raises)
         makes them be thrown away too, so that they cannot spoil the next try. Raises `Stopped` when `stop` is set.
         """
-        feeds = [_feed_of(observer) for observer in observers]
+        feeds = [feed_of(observer) for observer in observers]
         path = self._partial / parse_digest(digest).removeprefix("sha256:")
         with self._explained("writing", digest):
             self._make_folder(self._partial)
@@ -271,7 +229,7 @@ class BlobStore:
             partial._close()
 
     @contextmanager
-    def incoming(self, limit: int) -> Iterator["IncomingBlob"]:
+    def incoming(self, limit: int) -> Iterator[IncomingBlob]:
         """Write a blob whose digest is not known before. Left without commit, nothing of it stays.
 
         More than `limit` bytes raise DigestError (`size`).
@@ -396,204 +354,6 @@ class BlobStore:
             f"Blob {short(digest)} in {self.root} is damaged: its bytes are not what its name says. "
             "Run the store check; it fetches the blob again.",
         )
-
-
-class PartialBlob:
-    """A download that is being written. Not for use after the `with` block that made it."""
-
-    def __init__(
-        self,
-        store: BlobStore,
-        path: Path,
-        descriptor: int,
-        digest: str,
-        size: int,
-        feeds: list[Feed],
-        stop: StopSignal | None,
-    ) -> None:
-        self.digest = digest
-        self.size = size
-        self.complete = False
-        self.resumed = 0
-        self._store = store
-        self._path = path
-        self._descriptor = descriptor
-        self._feeds = feeds
-        self._stop = stop
-        self._verifier = Verifier(digest, size)
-        self._ended = False
-
-    @property
-    def offset(self) -> int:
-        """Bytes held, hashed and shown to the observers."""
-        return self._verifier.seen
-
-    def write(self, chunk: bytes) -> None:
-        """Append. Raises DigestError for a byte too many (all is thrown away), StoreError, or what an observer raises.
-
-        Observers may keep `chunk`: its buffer must not be used again.
-        """
-        if self._ended or self.complete:
-            raise DigestError("size", f"Blob {short(self.digest)} is finished; further bytes have no place in it.")
-        if self.offset + len(chunk) > self.size:
-            self.discard()
-            raise DigestError("size", f"More than the {self.size} bytes stated for {self.digest} arrived.")
-        with self._store._explained("writing", self.digest):
-            _write_all(self._descriptor, chunk, self.offset)
-        self._verifier.update(chunk)
-        self._show(chunk)
-
-    def commit(self) -> str:
-        """Verify size and digest, make it durable, give it its name. Wrong bytes are thrown away: DigestError.
-
-        A partial that is only short stays for the next try.
-        """
-        if self.complete:
-            return self.digest
-        try:
-            self._verifier.finish()
-        except DigestError as error:
-            if error.code == "digest":
-                self.discard()
-            raise
-        self._store._finish(self._descriptor, self._path, self.digest)
-        self.complete = True
-        return self.digest
-
-    def discard(self) -> None:
-        """Throw the bytes away. The next `partial` begins at zero."""
-        if not self.complete and not self._ended:
-            self._ended = True
-            with self._store._explained("removing", self.digest):
-                os.ftruncate(self._descriptor, 0)
-                self._path.unlink(missing_ok=True)
-
-    def _take_up(self) -> None:
-        if self._store.has(self.digest) and self._take_finished():
-            return
-        with self._store._explained("reading", self.digest):
-            held = os.fstat(self._descriptor).st_size
-            if held > self.size or (held == self.size and held and self._hash_of_file() != self.digest):
-                os.ftruncate(self._descriptor, 0)
-                held = 0
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            while self.offset < held and (chunk := os.read(self._descriptor, CHUNK)):
-                self._check_stop()
-                self._verifier.update(chunk)
-                self._show(chunk)
-            os.ftruncate(self._descriptor, self.offset)
-        self.resumed = self.offset
-
-    def _take_finished(self) -> bool:
-        """The blob is in the store. Without observers a pristine one is believed; else its bytes are read once."""
-        if not self._store.is_pristine(self.digest, self.size) and self._store.verify(self.digest) != "ok":
-            self._store.quarantine(self.digest)
-            return False
-        if self._store.size(self.digest) != self.size:
-            raise DigestError(
-                "size",
-                f"Blob {short(self.digest)} has {self._store.size(self.digest)} bytes, not the {self.size} stated.",
-            )
-        self._path.unlink(missing_ok=True)
-        self.complete = True
-        self.resumed = self.size
-        if not self._feeds:
-            self._verifier.seen = self.size
-            return True
-        with self._store.open(self.digest) as file:
-            while chunk := file.read(CHUNK):
-                self._check_stop()
-                self._verifier.update(chunk)
-                self._show(chunk)
-        try:
-            self._verifier.finish()
-        except DigestError as error:
-            self._store.quarantine(self.digest)
-            raise self._store._damage(self.digest) from error
-        return True
-
-    def _hash_of_file(self) -> str:
-        running = hashlib.sha256()
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        while chunk := os.read(self._descriptor, CHUNK):
-            self._check_stop()
-            running.update(chunk)
-        return "sha256:" + running.hexdigest()
-
-    def _show(self, chunk: bytes) -> None:
-        try:
-            for feed in self._feeds:
-                feed(chunk)
-        except Stopped:
-            raise
-        except Exception:
-            self.discard()
-            raise
-
-    def _check_stop(self) -> None:
-        if self._stop is not None:
-            self._stop.check()
-
-    def _close(self) -> None:
-        with suppress(OSError):
-            if not self.complete and not self._ended and os.fstat(self._descriptor).st_size == 0:
-                self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-
-
-class IncomingBlob:
-    """Bytes that get their name when they are all there. Not for use after the `with` block that made it."""
-
-    def __init__(self, store: BlobStore, path: Path, descriptor: int, limit: int) -> None:
-        self.limit = limit
-        self.offset = 0
-        self.committed = False
-        self._store = store
-        self._path = path
-        self._descriptor = descriptor
-        self._hash = hashlib.sha256()
-
-    def write(self, chunk: bytes) -> None:
-        """Append. Raises DigestError (`size`) for a byte more than the limit, StoreError where the disk refuses."""
-        if self.offset + len(chunk) > self.limit:
-            raise DigestError("size", f"More than the {self.limit} bytes allowed arrived.")
-        with self._store._explained("writing", ""):
-            _write_all(self._descriptor, chunk, self.offset)
-        self._hash.update(chunk)
-        self.offset += len(chunk)
-
-    def restart(self) -> None:
-        """Throw away what was written and begin again."""
-        with self._store._explained("writing", ""):
-            os.ftruncate(self._descriptor, 0)
-        self._hash = hashlib.sha256()
-        self.offset = 0
-
-    def commit(self) -> tuple[str, int]:
-        """Make it a blob; returns its digest and its size in bytes."""
-        digest = "sha256:" + self._hash.hexdigest()
-        if not self.committed:
-            self._store._finish(self._descriptor, self._path, digest)
-            self.committed = True
-        return digest, self.offset
-
-    def _close(self) -> None:
-        if not self.committed:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-
-
-def _feed_of(observer: Observer) -> Feed:
-    return observer if callable(observer) else observer.feed
-
-
-def _write_all(descriptor: int, chunk: bytes, offset: int) -> None:
-    """Write at `offset`; after a failure there the same bytes may be tried again."""
-    view = memoryview(chunk)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _sync_folder(folder: Path) -> None:
