@@ -1,0 +1,164 @@
+"""Plain files over HTTP (VEX manifests and archives) under the rules that hold for registries."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from requests import Response
+
+from mirrors.registry.errors import Hop, RegistryError, redact_url
+from mirrors.registry.exchange import Exchange, content_length, host_of
+from mirrors.registry.transport import Connection, Listener, Timeouts
+from mirrors.stopping import StopSignal
+
+T = TypeVar("T")
+_OPERATION = "GET file"
+
+
+class UrlSink(Protocol):
+    """Where a file goes whose digest is not known before. `restart` throws away what was written."""
+
+    def write(self, chunk: bytes, /) -> object: ...
+
+    def restart(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class UrlAnswer:
+    """What came. `status` 200, or 304 where the given etag still holds; `final_url` has no query."""
+
+    status: int
+    etag: str
+    final_url: str
+    hops: tuple[Hop, ...]
+    content_type: str
+    requests: int
+    byte_count: int
+
+
+def fetch_url(
+    url: str,
+    connection: Connection,
+    sink: UrlSink,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+    limit: int,
+    etag: str = "",
+) -> UrlAnswer:
+    """GET `url` into the sink, at most `limit` bytes; with `etag` only if it changed.
+
+    A break starts it again from its beginning (`sink.restart`): such files are small, and often made anew on each
+    request. User and password, or token, go to the URL's own scheme, host and port. RegistryError, or Stopped.
+    """
+    exchange = _exchange(url, connection, stop, listener, timeouts)
+    headers = {"If-None-Match": etag} if etag else {}
+
+    def attempt() -> UrlAnswer:
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        try:
+            if response.status_code != 304 or not etag:
+                _copy(exchange, response, sink, limit)
+        finally:
+            response.close()
+        return UrlAnswer(
+            status=response.status_code,
+            etag=response.headers.get("ETag", "")[:200],
+            final_url=redact_url(response.url),
+            hops=tuple(exchange.hops),
+            content_type=response.headers.get("Content-Type", "")[:200],
+            requests=exchange.requests,
+            byte_count=exchange.bytes_downloaded,
+        )
+
+    return _close_after(exchange, attempt)
+
+
+def probe_url(
+    url: str,
+    connection: Connection,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+) -> list[Hop]:
+    """Fetch one byte and name every host on the way. A RegistryError has those that did answer in its `hops`."""
+    exchange = _exchange(url, connection, stop, listener, timeouts)
+
+    def attempt() -> list[Hop]:
+        headers = {"Range": "bytes=0-0"}
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        if response.status_code not in (200, 206):
+            raise exchange.refusal(response, _OPERATION)
+        exchange.first_byte(response, _OPERATION)
+        response.close()
+        return list(exchange.hops)
+
+    return _close_after(exchange, attempt)
+
+
+def _close_after(exchange: Exchange, attempt: Callable[[], T]) -> T:
+    try:
+        return exchange.persist(attempt)
+    finally:
+        exchange.session.close()
+
+
+def _copy(exchange: Exchange, response: Response, sink: UrlSink, limit: int) -> None:
+    """The body into the emptied sink, refused as soon as it is more than allowed."""
+    if response.status_code != 200:
+        raise exchange.refusal(response, _OPERATION)
+    exchange.require_plain(response, _OPERATION)
+    stated = content_length(response)
+    if stated is not None and stated > limit:
+        raise _too_large(exchange, limit)
+    sink.restart()
+    count = 0
+    for chunk in exchange.stream(response, _OPERATION):
+        count += len(chunk)
+        exchange.received(len(chunk))
+        if count > limit:
+            raise _too_large(exchange, limit)
+        sink.write(chunk)
+    if stated is not None and count != stated:
+        raise exchange.error("truncated", f"{exchange.who()} broke off in the middle", _OPERATION, temporary=True)
+
+
+def _exchange(
+    url: str, connection: Connection, stop: StopSignal, listener: Listener | None, timeouts: Timeouts | None
+) -> Exchange:
+    try:
+        parts = urlsplit(url)
+        host = host_of(parts)
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
+        raise _refused(url, host, f"{redact_url(url)!r} is no web address", "Give one that starts with https://.")
+    if "@" in parts.netloc:
+        advice = "Give user and password of this source apart from its address, where they are kept encrypted."
+        raise _refused(url, host, f"The address at {host} has a login in it", advice)
+    if parts.scheme == "http" and not connection.insecure:
+        advice = "Use https, or allow plain HTTP for this source with --insecure."
+        raise _refused(url, host, f"{redact_url(url)} is plain HTTP", advice)
+    return Exchange(host, host, connection, stop=stop, listener=listener, timeouts=timeouts)
+
+
+def _refused(url: str, host: str, what: str, advice: str) -> RegistryError:
+    return RegistryError("unsupported", what, registry=host or redact_url(url), operation=_OPERATION, advice=advice)
+
+
+def _authorization(connection: Connection) -> str:
+    """Sent at once: archives behind a login rarely ask for it (go-getter does not wait for that either)."""
+    if connection.token:
+        return f"Bearer {connection.token}"
+    if connection.username:
+        return "Basic " + base64.b64encode(f"{connection.username}:{connection.password}".encode()).decode()
+    return ""
+
+
+def _too_large(exchange: Exchange, limit: int) -> RegistryError:
+    what = f"{exchange.who()} sent more than the {limit} bytes allowed"
+    return exchange.error("too-large", what, _OPERATION, "Check the address of this source.")

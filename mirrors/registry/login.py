@@ -1,0 +1,135 @@
+"""How requests to one registry are authorized: nothing, Basic, a token fetched for a repository, or a fixed token.
+
+What the registry asked for is remembered (never a secret), so that the next run asks for its token at once instead of
+being refused first.
+"""
+
+import base64
+import json
+import time
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from requests import Response
+
+from mirrors.registry.challenges import (
+    Challenge,
+    ChallengeError,
+    check_realm,
+    choose,
+    may_have_password,
+    scope_of,
+    token_from,
+)
+from mirrors.registry.errors import RegistryError, clean
+from mirrors.registry.exchange import Exchange
+
+TOKEN_LIMIT = 64 * 1024
+_OPERATION = "GET token"
+
+
+class Login:
+    """Authorization for one registry during one run. `memory["challenge"]` survives the run."""
+
+    def __init__(self, exchange: Exchange, memory: dict[str, Any]) -> None:
+        self._exchange = exchange
+        self._memory = memory
+        self._connection = exchange.connection
+        self._challenge = Challenge.recall(memory.get("challenge"))
+        self._is_fresh = False
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    def header(self, repository: str, scheme: str) -> str:
+        """The Authorization for a request about this repository, "" for none; a token is fetched where needed."""
+        if self._connection.token:
+            return f"Bearer {self._connection.token}"
+        challenge = self._challenge
+        if challenge is None:
+            return ""
+        if challenge.scheme == "basic":
+            return self._basic()
+        try:
+            return f"Bearer {self._token(challenge, repository, scheme)}"
+        except RegistryError as error:
+            if self._is_fresh or error.temporary:
+                raise
+            # What was remembered from an earlier run may be out of date: ask the registry itself again.
+            self._forget()
+            return ""
+
+    def refused(self, response: Response, repository: str, sent: str, *, again: bool) -> bool:
+        """Learn from a 401. True if the request is worth sending once more; `again`: it was sent again already."""
+        if again or self._connection.token:
+            return False
+        header = response.headers.get("WWW-Authenticate", "")
+        try:
+            challenge = choose(header, repository)
+        except ChallengeError as error:
+            raise self._exchange.error(
+                "auth",
+                f"{self._exchange.who()} asks for a login, but {error}",
+                "login",
+                "Check that this address is a registry.",
+                status=401,
+            ) from None
+        if challenge.scheme == "basic" and (not self._connection.username or sent.startswith("Basic ")):
+            return False
+        self._tokens.pop(scope_of(challenge, repository), None)
+        self._challenge, self._is_fresh = challenge, True
+        self._memory["challenge"] = challenge.remembered()
+        return True
+
+    def _forget(self) -> None:
+        self._challenge = None
+        self._tokens.clear()
+        self._memory.pop("challenge", None)
+
+    def _basic(self) -> str:
+        if not self._connection.username:
+            return ""
+        pair = f"{self._connection.username}:{self._connection.password}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    def _token(self, challenge: Challenge, repository: str, scheme: str) -> str:
+        scope = scope_of(challenge, repository)
+        kept = self._tokens.get(scope)
+        if kept and time.monotonic() < kept[1]:
+            return kept[0]
+        exchange = self._exchange
+        authorization = self._basic()
+        try:
+            check_realm(challenge.realm, exchange.home, scheme, insecure=self._connection.insecure)
+            if authorization and not may_have_password(challenge.realm, exchange.home):
+                host = clean(urlsplit(challenge.realm).hostname or "", 80)
+                raise ChallengeError(f"its token server {host} is another party, which must not see the password")
+        except ChallengeError as error:
+            raise self._error(f"{exchange.name} asks for a login, but {error}") from None
+        response = exchange.send(
+            "GET",
+            _token_url(challenge, scope),
+            _OPERATION,
+            headers={"Accept": "application/json"},
+            authorization=authorization,
+        )
+        if response.status_code != 200:
+            raise exchange.refusal(response, _OPERATION)
+        try:
+            token, seconds = token_from(json.loads(exchange.read(response, TOKEN_LIMIT, _OPERATION)))
+        except (ChallengeError, RecursionError, ValueError):
+            raise self._error(f"{exchange.name} asks for a login, but its token server sent no usable token") from None
+        # A little early, so that it does not expire on the way.
+        self._tokens[scope] = (token, time.monotonic() + seconds * 0.9)
+        return token
+
+    def _error(self, what: str) -> RegistryError:
+        advice = "Tell the registry's owner, or give a token that needs no token server."
+        return self._exchange.error("auth", what, _OPERATION, advice)
+
+
+def _token_url(challenge: Challenge, scope: str) -> str:
+    parts = urlsplit(challenge.realm)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    if challenge.service:
+        query.append(("service", challenge.service))
+    query.append(("scope", scope))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
