@@ -1,0 +1,65 @@
+"""What goes into a bundle, as plain values: the caller fills these from its rows."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+MANIFEST, INDEX, CONFIG, LAYER = "manifest", "index", "config", "layer"
+VEX_MANIFEST, VEX_ARCHIVE = "vex-manifest", "vex-archive"
+
+
+class BundleError(Exception):
+    """A bundle cannot be made or sent; the text says which part and what to do."""
+
+
+@dataclass(frozen=True)
+class BundledBlob:
+    """One blob of a snapshot; `role` is one of the constants above.
+
+    A `vex-archive` has in `details`: `location` (the URL as upstream wrote it), `subdir` (what follows `//`, or
+    empty), `format` (`tar.gz`, `zip`, …), `spec_version` and `served` (its stable file name).
+    """
+
+    digest: str
+    size: int
+    media_type: str
+    role: str
+    name: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BundledSnapshot:
+    """One mirror's content. Times are aware; `same_layer_sources` counts the other sources seen with this layer."""
+
+    mirror: str
+    label: str
+    kind: str
+    tag: str
+    reference: str
+    manifest_digest: str
+    manifest_size: int
+    manifest_media_type: str
+    layer_digest: str
+    updated_at: datetime | None
+    next_update: datetime | None
+    published_at: datetime | None
+    fetched_at: datetime
+    confirmed_at: datetime
+    tls_verified: bool
+    same_layer_sources: int
+    version: str
+    artifact_type: str
+    blobs: tuple[BundledBlob, ...]
+
+    @property
+    def is_vex(self) -> bool:
+        return self.kind == "vex"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its distinct blobs."""
+        return sum({blob.digest: blob.size for blob in self.blobs}.values())
+
+    def with_role(self, *roles: str) -> tuple[BundledBlob, ...]:
+        return tuple(blob for blob in self.blobs if blob.role in roles)

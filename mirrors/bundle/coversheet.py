@@ -1,0 +1,190 @@
+"""README.txt: the cover sheet a transfer officer reads before the bundle crosses, and the way to use it by hand."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from mirrors.bundle.documents import Entry, without_credentials
+from mirrors.trivy.catalogue import KINDS
+
+DATE_WORD = {"trivy-db": "built", "trivy-java-db": "built", "trivy-checks": "published", "vex": "updated"}
+
+WHAT = """\
+AIRGAP TRANSFER BUNDLE
+
+Databases of the vulnerability scanner Trivy, to be carried into a network
+without internet access.
+"""
+
+SCRIPTS_INSIDE = """\
+It holds data and two shell scripts in plain text, install.sh and push.sh, which
+are the same in every bundle of this version of Airgap. Apart from these two
+nothing in it is made to be executed.
+"""
+
+DATA_ONLY = """\
+It holds data only: nothing in it is made to be executed.
+"""
+
+FOREIGN = """\
+OCI artifacts (below) are carried as they were published. If one is a container
+image, it may hold programs.
+"""
+
+VERIFY = """\
+VERIFY
+
+  cd {folder}
+  sha256sum -c SHA256SUMS
+
+Every file but SHA256SUMS itself (and its signature, SHA256SUMS.sig, where there
+is one) is named in it. A file that is not named there does not belong here.
+"""
+
+USE_SCRIPTS = """\
+USE IT WITH THE SCRIPTS
+
+  sh install.sh CACHE         fill the Trivy cache directory CACHE
+  sh push.sh HOST[/PREFIX]    copy the OCI artifacts to a registry, with oras,
+                              skopeo, crane or regctl
+
+Both verify all checksums first and work from any directory. "sh install.sh -h"
+and "sh push.sh -h" tell their options.
+"""
+
+BY_HAND = """\
+USE IT BY HAND
+
+Replace CACHE by Trivy's cache directory (usually ~/.cache/trivy), and empty the
+folder below it before unpacking over an older one.
+"""
+
+AFTERWARDS = """\
+AFTERWARDS
+
+  - Restart a running "trivy server": it keeps the old database open.
+  - After a new Java DB: trivy clean --scan-cache
+  - Scan with: --skip-db-update --skip-java-db-update --skip-check-update
+    --offline-scan (and --vex repo --skip-vex-repo-update for VEX). Leave out the
+    flag of what the cache does not hold.
+  - With these flags Trivy never says how old its databases are. The dates above
+    do.
+"""
+
+
+def cover_sheet(
+    bundle_id: str,
+    created_at: datetime,
+    program_version: str,
+    folder: str,
+    entries: Sequence[Entry],
+    *,
+    scripts: bool,
+) -> bytes:
+    """The text, UTF-8."""
+    parts = [
+        WHAT + (SCRIPTS_INSIDE if scripts else DATA_ONLY),
+        *([FOREIGN] if any(entry.snapshot.kind == "oci" for entry in entries) else []),
+        f"  Bundle    {_line(bundle_id)}\n"
+        f"  File      {folder}.tar\n"
+        f"  Created   {_utc(created_at)} by Airgap {_line(program_version)}\n",
+        "CONTENTS\n\n" + "".join(_table(entries)),
+        "\n".join("".join(_details(entry)) for entry in entries),
+        VERIFY.format(folder=folder),
+        *([USE_SCRIPTS] if scripts else []),
+        BY_HAND + "".join(_by_hand(entries)),
+        AFTERWARDS,
+    ]
+    return "\n".join(parts).encode()
+
+
+def _table(entries: Sequence[Entry]) -> Iterator[str]:
+    yield f"  {'':<34} {'date of the data':<25} {'bytes':>15}\n"
+    for entry in entries:
+        snapshot = entry.snapshot
+        word = DATE_WORD.get(snapshot.kind, "")
+        date = f"{word} {snapshot.updated_at.astimezone(UTC):%Y-%m-%d}" if snapshot.updated_at else "-"
+        yield f"  {_line(snapshot.label)[:34]:<34} {date:<25} {snapshot.size:>15,}\n"
+
+
+def _details(entry: Entry) -> Iterator[str]:
+    snapshot = entry.snapshot
+    yield f"  {_line(snapshot.label)} ({_line(snapshot.mirror)})\n"
+    yield f"    from       {_line(without_credentials(snapshot.reference))}\n"
+    yield f"    transport  {'TLS verified' if snapshot.tls_verified else 'TLS NOT verified'}"
+    yield f"; the same layer was seen at {_sources(snapshot.same_layer_sources)}\n"
+    if entry.version:
+        yield f"    version    {_line(entry.version)}\n"
+    if snapshot.updated_at:
+        yield f"    {DATE_WORD.get(snapshot.kind, 'dated'):<10} {_utc(snapshot.updated_at)}\n"
+    yield f"    fetched    {_utc(snapshot.fetched_at)}\n"
+    yield f"    confirmed  {_utc(snapshot.confirmed_at)} (last seen at its source)\n"
+    if snapshot.next_update:
+        yield f"    note       scanners without skip flags download again after {_utc(snapshot.next_update)}\n"
+    if snapshot.is_vex:
+        for archive in entry.archives:
+            yield f"    archive    {archive.blob.digest}\n               {archive.file}\n"
+        return
+    yield f"    manifest   {snapshot.manifest_digest}\n"
+    for blob in snapshot.with_role("layer"):
+        yield f"    layer      {blob.digest}\n"
+    if not entry.complete:
+        yield "    note       only the chosen platforms of this image are carried\n"
+
+
+def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
+    for entry in entries:
+        snapshot, place = entry.snapshot, entry.names.cache_path
+        if snapshot.is_vex:
+            yield from _vex_by_hand(entry)
+            continue
+        layer = next((entry.files[blob.digest] for blob in snapshot.with_role("layer")), "")
+        yield f"\n{_line(snapshot.label)}\n\n"
+        if not KINDS[snapshot.kind].one_layer:
+            yield f"  skopeo copy --all oci:.:{entry.names.ref_name} docker://HOST/{entry.names.push_as}\n"
+            continue
+        into = KINDS[snapshot.kind].cache_directory + ("/content" if snapshot.kind == "trivy-checks" else "")
+        if not place:
+            yield "  (a cache has one place for this kind; another one of this bundle has it)\n"
+        elif snapshot.kind == "trivy-checks":
+            yield f"  (for {_trivy_range(entry)}; a cache holds one checks bundle)\n"
+        yield f"  sha256sum {layer}\n"
+        yield f"  mkdir -p CACHE/{into}\n"
+        yield f"  tar -xzf {layer} -C CACHE/{into}\n"
+
+
+def _vex_by_hand(entry: Entry) -> Iterator[str]:
+    """Only version 0.1 is read by Trivy (T pkg/vex/repo/repo.go); the folder named by the address is not kept."""
+    archive = next((item for item in entry.archives if item.blob.details.get("spec_version") == "0.1"), None)
+    if archive is None:
+        return
+    place = f"CACHE/{entry.names.cache_path}"
+    subdir = _line(str(archive.blob.details.get("subdir") or ""))
+    yield f"\n{_line(entry.snapshot.label)}\n\n"
+    yield f"  sha256sum {archive.tar_gz}\n"
+    if subdir:
+        yield f"  mkdir -p {place}/unpacked\n"
+        yield f"  tar -xzf {archive.tar_gz} -C {place}/unpacked\n"
+        yield f"  mv {place}/unpacked/{subdir} {place}/0.1\n"
+    else:
+        yield f"  mkdir -p {place}/0.1\n"
+        yield f"  tar -xzf {archive.tar_gz} -C {place}/0.1\n"
+    yield "  (scan with --skip-vex-repo-update, or let install.sh write what makes it unnecessary)\n"
+
+
+def _trivy_range(entry: Entry) -> str:
+    one = re.match(r"v?1(\.|$)", entry.version or entry.snapshot.tag)
+    return "Trivy 0.56 to 0.68" if one else "Trivy 0.69 and later"
+
+
+def _sources(count: int) -> str:
+    return {0: "no other source", 1: "1 other source"}.get(count, f"{count} other sources")
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _line(text: str) -> str:
+    """Text from outside, on one line and without control characters."""
+    return "".join(char if char.isprintable() else " " for char in text)
