@@ -1,0 +1,94 @@
+"""`manage.py up`: prepare the data directory, then run everything in the foreground until a signal comes."""
+
+import os
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.management import BaseCommand, call_command
+from django.db import connections
+from django.db.utils import OperationalError
+
+from airgap.running import preconditions, start
+from airgap.running.preconditions import CannotStart
+from airgap.running.programs import Instance
+from airgap.running.runner import Runner, wait_for_previous
+from mirrors.first_start import first_start
+
+
+class Command(BaseCommand):
+    help = "Prepare the data directory and run web, worker, scheduler and broker until SIGINT or SIGTERM."
+    # They run below, after the questions whose answers are one sentence each.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--demo", action="store_true", help="mirror a small upstream of its own on loopback")
+        parser.add_argument(
+            "--prepare", action="store_true", help="only prepare the data directory, before services start"
+        )
+
+    def handle(self, *args: Any, demo: bool = False, prepare: bool = False, **options: Any) -> None:
+        if demo and not os.environ.get("AIRGAP_DATA_DIR", "").strip():
+            # Settings are read already; a process that starts with the variable set reads them right.
+            os.environ["AIRGAP_DATA_DIR"] = str(settings.BASE_DIR / "data-demo")
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+        try:
+            self.up(Instance.from_settings(settings), demo=demo, prepare=prepare)
+        except CannotStart as problem:
+            self.stderr.write(str(problem))
+            sys.exit(1)
+
+    def up(self, instance: Instance, *, demo: bool, prepare: bool) -> None:
+        preconditions.prepare_data_directory(instance.data)
+        with preconditions.only_instance(instance.data):
+            wait_for_previous(instance, self.say)
+            if not prepare:
+                preconditions.require_port(instance.host, instance.port)
+            upstream = start.demo_port(instance) if demo else None
+            programs = start.all_programs(instance, upstream_port=upstream)
+            self.complain()
+            first = self.prepare_database(upstream)
+            start.gather_static_files(settings.STATICFILES_DIRS, Path(settings.STATIC_ROOT), settings.VERSION)
+            connections.close_all()
+            if prepare:
+                return
+            Runner(instance, programs, self.say, lambda: self.greet(instance, first)).run()
+
+    def complain(self) -> None:
+        """Every finding of the system checks as one line; an error ends the start."""
+        found = [message for message in checks.run_checks() if not message.is_silenced()]
+        for message in found:
+            self.stderr.write(" ".join(filter(None, [f"{message.id}:", message.msg, message.hint])))
+        if any(message.is_serious() for message in found):
+            raise CannotStart("Airgap was not started; mend the errors above first.")
+
+    def prepare_database(self, upstream: int | None) -> Any:
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            # The driver's text names host and user, never the password.
+            reason = " ".join(str(error).split())
+            raise CannotStart(
+                f"The database cannot be used ({reason}). Check DATABASE_URL, or unset it to use SQLite."
+            ) from None
+        return first_start(demo_upstream=f"127.0.0.1:{upstream}" if upstream else "")
+
+    def greet(self, instance: Instance, first: Any) -> None:
+        self.say(f"Airgap is running at {instance.url}")
+        if first.password_file is not None:
+            # A log or a pipe keeps what it is told; a person at a terminal does not.
+            where = f"is in {first.password_file}"
+            shown = f"is {first.password} and {where}" if sys.stdout.isatty() else where
+            self.say(f"Log in as admin; the first password {shown}")
+        self.say("Stop it with Ctrl-C.")
+
+    def say(self, line: str) -> None:
+        try:
+            self.stdout.write(line)
+            self.stdout.flush()
+        except OSError:
+            # Whoever read our output has gone; that is no reason to stop.
+            pass
