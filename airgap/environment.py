@@ -3,7 +3,9 @@
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
+import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 
@@ -36,6 +38,24 @@ def bind(name: str, default: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or not 0 < int(port) < 65536 or not host:
         raise ImproperlyConfigured(f"{name} is {value!r}; it must be host:port, such as 127.0.0.1:8000.")
     return host, int(port)
+
+
+def database(name: str, default: Path) -> dict[str, Any]:
+    """Django's settings of a database: SQLite in `default`, or the PostgreSQL (or SQLite) that the URL names."""
+    value = text(name)
+    if not value:
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(default)}
+    try:
+        found = dict(dj_database_url.parse(value, conn_max_age=60, conn_health_checks=True))
+    except ValueError:
+        found = {}
+    if found.get("ENGINE") not in ("django.db.backends.postgresql", "django.db.backends.sqlite3"):
+        # The value may hold a password, so it is not shown.
+        raise ImproperlyConfigured(
+            f"{name} is not understood; it must look like postgres://user:password@host:5432/name, "
+            "with special characters in the password percent-encoded."
+        )
+    return found
 
 
 def kept_secret(path: Path) -> str:

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from airgap import environment
@@ -28,7 +27,9 @@ AIRGAP_SCHEDULE = environment.choice("AIRGAP_SCHEDULE", "on", ("on", "off")) == 
 AIRGAP_BIND = environment.bind("AIRGAP_BIND", "127.0.0.1:8000")
 AIRGAP_ADMIN_PASSWORD = environment.text("AIRGAP_ADMIN_PASSWORD")
 AIRGAP_BASE_URL = environment.text("AIRGAP_BASE_URL").rstrip("/")
-if AIRGAP_BASE_URL and (urlsplit(AIRGAP_BASE_URL).scheme not in ("http", "https") or not urlsplit(AIRGAP_BASE_URL).netloc):
+if AIRGAP_BASE_URL and (
+    urlsplit(AIRGAP_BASE_URL).scheme not in ("http", "https") or not urlsplit(AIRGAP_BASE_URL).netloc
+):
     raise ImproperlyConfigured(f"AIRGAP_BASE_URL is {AIRGAP_BASE_URL!r}; it must start with http:// or https://.")
 
 # Work and room.
@@ -45,9 +46,16 @@ AIRGAP_CREDENTIALS_KEY_FILE = AIRGAP_DATA_DIR / "credentials-key"
 DEBUG = False
 # The Host header is checked against what this instance is called, where it was told; loopback always answers.
 _BASE = urlsplit(AIRGAP_BASE_URL)
-ALLOWED_HOSTS = environment.text("AIRGAP_ALLOWED_HOSTS", "*").split(",")
+ALLOWED_HOSTS = [
+    *(host.strip() for host in environment.text("AIRGAP_ALLOWED_HOSTS", "*").split(",")),
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+]
 CSRF_TRUSTED_ORIGINS = [f"{_BASE.scheme}://{_BASE.netloc}"] if AIRGAP_BASE_URL else []
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if environment.text("AIRGAP_BEHIND_PROXY") == "yes" else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if environment.text("AIRGAP_BEHIND_PROXY") == "yes" else None
+)
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -97,10 +105,7 @@ TEMPLATES = [
 ]
 
 # The database: SQLite unless DATABASE_URL names another. IMMEDIATE transactions wait for a lock instead of failing on it.
-if environment.text("DATABASE_URL"):
-    DATABASES = {"default": dj_database_url.parse(environment.text("DATABASE_URL"), conn_max_age=60)}
-else:
-    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(AIRGAP_DATA_DIR / "airgap.sqlite3")}}
+DATABASES = {"default": environment.database("DATABASE_URL", AIRGAP_DATA_DIR / "airgap.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
