@@ -104,7 +104,7 @@ TEMPLATES = [
     }
 ]
 
-# The database: SQLite unless DATABASE_URL names another. IMMEDIATE transactions wait for a lock instead of failing on it.
+# The database: SQLite unless DATABASE_URL names another. IMMEDIATE transactions wait for a lock and do not fail on it.
 DATABASES = {"default": environment.database("DATABASE_URL", AIRGAP_DATA_DIR / "airgap.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {

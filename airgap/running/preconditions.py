@@ -96,21 +96,14 @@ def require_port(host: str, port: int) -> None:
 
 
 def kept_port(record: Path, first: int) -> int:
-    """The loopback port in `record`, or from `first` on the next free one, which is then kept there."""
+    """The loopback port in `record` if it is free, else from `first` on the next free one, which is then kept there."""
     try:
-        port = int(record.read_text())
+        kept = [int(record.read_text())]
     except (OSError, ValueError):
-        port = next((port for port in range(first, min(first + 200, 65536)) if port_is_free("127.0.0.1", port)), 0)
-        if not port:
-            raise CannotStart(
-                f"None of the 200 ports from {first} on is free on 127.0.0.1; stop what uses them."
-            ) from None
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{port}\n")
-        return port
-    if not port_is_free("127.0.0.1", port):
-        raise CannotStart(
-            f"Port {port} on 127.0.0.1, where this demo's mirrors look for their upstream, is taken. "
-            f"Stop the program that has it, or remove the demo's data directory {record.parent.parent}."
-        )
-    return port
+        kept = []
+    for port in (*kept, *range(first, min(first + 200, 65536))):
+        if port_is_free("127.0.0.1", port):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(f"{port}\n")
+            return port
+    raise CannotStart(f"None of 200 ports from {first} on is free on 127.0.0.1; stop what uses them.")

@@ -16,7 +16,7 @@ from airgap.running import preconditions, start
 from airgap.running.preconditions import CannotStart
 from airgap.running.programs import Instance
 from airgap.running.runner import Runner, wait_for_previous
-from mirrors.first_start import first_start
+from mirrors.first_start import FirstStart, first_start
 
 
 class Command(BaseCommand):
@@ -65,7 +65,7 @@ class Command(BaseCommand):
         if any(message.is_serious() for message in found):
             raise CannotStart("Airgap was not started; mend the errors above first.")
 
-    def prepare_database(self, upstream: int | None) -> Any:
+    def prepare_database(self, upstream: int | None) -> FirstStart:
         try:
             call_command("migrate", interactive=False, verbosity=0)
         except OperationalError as error:
@@ -74,15 +74,14 @@ class Command(BaseCommand):
             raise CannotStart(
                 f"The database cannot be used ({reason}). Check DATABASE_URL, or unset it to use SQLite."
             ) from None
-        return first_start(demo_upstream=f"127.0.0.1:{upstream}" if upstream else "")
+        return first_start(demo_upstream=f"127.0.0.1:{upstream}" if upstream else None)
 
-    def greet(self, instance: Instance, first: Any) -> None:
+    def greet(self, instance: Instance, first: FirstStart) -> None:
         self.say(f"Airgap is running at {instance.url}")
-        if first.password_file is not None:
+        if first.admin_password_file is not None:
             # A log or a pipe keeps what it is told; a person at a terminal does not.
-            where = f"is in {first.password_file}"
-            shown = f"is {first.password} and {where}" if sys.stdout.isatty() else where
-            self.say(f"Log in as admin; the first password {shown}")
+            password = f"{first.password}, also kept" if first.password and sys.stdout.isatty() else "kept"
+            self.say(f"Log in as admin; first password: {password} in {first.admin_password_file}")
         self.say("Stop it with Ctrl-C.")
 
     def say(self, line: str) -> None:
