@@ -58,11 +58,10 @@ def keep_vex(store: BlobStore, mirror: Mirror, updated: datetime, *, current: bo
     archive = assets.build_vex_archive(updated, manifest=manifest)
     details = {
         "location": "https://vex.example/vexhub.tar.gz//vexhub-main",
-        "fetch_url": "https://vex.example/vexhub.tar.gz",
         "subdir": "vexhub-main",
         "format": "tar.gz",
         "spec_version": "0.1",
-        "served_name": "v0.1-0.tar.gz",
+        "served": "v0.1-0.tar.gz",
     }
     return keep(
         store,
