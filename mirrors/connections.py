@@ -4,12 +4,87 @@ A test fetches the manifest and one byte of a layer through its redirect, becaus
 answers while the host it sends blobs from is blocked.
 """
 
-from mirrors import content
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from mirrors import content, wording
+from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Source
 from mirrors.registry.client import RegistryClient
-from mirrors.registry.references import Reference
+from mirrors.registry.errors import Hop, RegistryError
+from mirrors.registry.http import fetch_url, probe_url
+from mirrors.registry.manifests import Manifest, ManifestError
+from mirrors.registry.references import Reference, ReferenceError
 from mirrors.registry.transport import Connection, Listener, Timeouts
-from mirrors.stopping import StopSignal
+from mirrors.secrets import SecretError
+from mirrors.stopping import Stopped, StopSignal
+from mirrors.trivy.rules import RuleError, check_manifest
+from mirrors.trivy.vex import VexError, parse_repository, parse_source
+
+# A person waits for the answer.
+TEST_TIMEOUTS = Timeouts(connect=5, read=8, attempts=2, source_seconds=25, longest_retry_after=2)
+AT_ONCE = 4
+MANIFEST_LIMIT = 1024 * 1024
+MOST_ARCHIVES = 5
+
+# Hosts that a source sends its bytes from, or asks for a login at, as their operators document them: Trivy's
+# docs/guide/advanced/air-gap.md, Docker's allow-list page (docker/docs), and what was seen.
+DOCUMENTED_HOSTS: dict[str, tuple[str, ...]] = {
+    "ghcr.io": ("pkg-containers.githubusercontent.com",),
+    "mirror.gcr.io": ("googlecode.l.googleusercontent.com",),
+    "registry-1.docker.io": (
+        "auth.docker.io",
+        "production.cloudflare.docker.com",
+        "production.cloudfront.docker.com",
+        "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
+    ),
+    "github.com": ("codeload.github.com",),
+}
+_UNREACHED = frozenset({"dns", "refused", "timeout", "stalled", "proxy", "tls", "ca"})
+_FAULTS = (RegistryError, ManifestError, RuleError, ReferenceError, DigestError, VexError, SecretError, Stopped)
+
+
+class OutboundRefused(Exception):
+    """This instance asks nobody outside."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This is an isolated instance: it makes no request to the outside, so there is nothing to test."
+        )
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """How asking one source went. `hops` are the hosts that answered, in the order met, each once.
+
+    `failed_host` is the one that did not, `advice` what to ask for; both empty when `ok`. `offers` is what was found.
+    """
+
+    mirror: str
+    reference: str
+    ok: bool
+    hops: tuple[Hop, ...] = ()
+    offers: str = ""
+    error: str = ""
+    failed_host: str = ""
+    advice: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One line of the firewall allow-list: `host` with its port, and what is known of it."""
+
+    host: str
+    remark: str = ""
+
+
+# Building
 
 
 def connection_for(source: Source, mirror: Mirror) -> Connection:
@@ -46,3 +121,230 @@ def client_for(
         timeouts=timeouts or Timeouts(),
         memory=dict(source.memory),
     )
+
+
+# Trying out
+
+
+def try_mirror(
+    mirror: Mirror, *, stop: StopSignal | None = None, timeouts: Timeouts = TEST_TIMEOUTS
+) -> list[SourceReport]:
+    """Ask every source of a mirror, a few at once; their reports in the order of the sources.
+
+    Writes no row and no blob. Raises OutboundRefused on the isolated side.
+    """
+    if settings.AIRGAP_SIDE == "isolated":
+        raise OutboundRefused
+    stop = stop or StopSignal()
+    trials = [_Trial(mirror, source, stop, timeouts) for source in mirror.sources.order_by("position")]
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        return list(pool.map(_Trial.report, trials))
+
+
+@dataclass
+class _Memory:
+    """A sink for a small document."""
+
+    data: bytearray = field(default_factory=bytearray)
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk
+
+    def restart(self) -> None:
+        self.data.clear()
+
+
+class _Trial:
+    """One source being asked. Reads its row and password before a thread takes over."""
+
+    def __init__(self, mirror: Mirror, source: Source, stop: StopSignal, timeouts: Timeouts) -> None:
+        self.mirror_name, self.kind, self.platforms = mirror.name, mirror.asset, set(mirror.platforms)
+        self.reference = source.reference
+        self.stop, self.timeouts = stop, timeouts
+        self.hops: list[Hop] = []
+        self.connection: Connection | None = None
+        self.trouble: SecretError | None = None
+        try:
+            self.connection = connection_for(source, mirror)
+        except SecretError as error:
+            self.trouble = error
+
+    def report(self) -> SourceReport:
+        began = time.monotonic()
+        try:
+            offers = self._ask()
+        except _FAULTS as error:
+            return self._failed(error, time.monotonic() - began)
+        return SourceReport(
+            self.mirror_name,
+            self.reference,
+            True,
+            _each_once(self.hops),
+            offers=offers,
+            seconds=time.monotonic() - began,
+        )
+
+    def _failed(self, error: Exception, seconds: float) -> SourceReport:
+        host = advice = ""
+        if isinstance(error, RegistryError):
+            self.hops += error.hops
+            host, advice = error.host, _advice(error, self.hops)
+        return SourceReport(
+            self.mirror_name,
+            self.reference,
+            False,
+            _each_once(self.hops),
+            error=str(error),
+            failed_host=host,
+            advice=advice,
+            seconds=seconds,
+        )
+
+    def _ask(self) -> str:
+        if self.connection is None:
+            raise self.trouble or SecretError("The stored password cannot be read.")
+        if self.kind.transport == "vex":
+            return self._ask_vex(self.connection)
+        return self._ask_registry(self.connection)
+
+    # OCI
+
+    def _ask_registry(self, connection: Connection) -> str:
+        reference = Reference.parse(self.reference, default_tag=self.kind.default_tag or None)
+        client = RegistryClient(reference.registry, connection, stop=self.stop, timeouts=self.timeouts)
+        try:
+            manifest = self._manifest(client, reference)
+            found = f"manifest {short(manifest.digest)}"
+            if self.kind.one_layer:
+                check_manifest(self.kind, manifest)
+            if manifest.is_index:
+                found = f"index {short(manifest.digest)} of {wording.counted(len(manifest.manifests), 'manifest')}"
+                manifest = self._manifest(client, self._child(reference, manifest))
+            blob = next(iter(manifest.layers), None) or manifest.config
+            if blob is None:
+                return found
+            self.hops += client.probe_layer(reference.repository, blob)
+            return f"{found}, layer of {wording.size_text(blob.size)}"
+        finally:
+            client.session.close()
+
+    def _manifest(self, client: RegistryClient, reference: Reference) -> Manifest:
+        manifest = client.fetch_manifest(reference)
+        # Hosts met on the way to a manifest, its login server above all, stand in the client's exchange only.
+        self.hops += client._exchange.hops
+        return manifest
+
+    def _child(self, reference: Reference, index: Manifest) -> Reference:
+        """One manifest of an index: of a chosen platform if there is one, else the first."""
+        for child in index.manifests:
+            platform = child.platform or {}
+            name = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if platform.get(key))
+            if name in self.platforms:
+                return reference.at(child.digest)
+        if not index.manifests:
+            raise ManifestError("malformed", "The index names no manifest.")
+        return reference.at(index.manifests[0].digest)
+
+    # VEX
+
+    def _ask_vex(self, connection: Connection) -> str:
+        place = parse_source(self.reference)
+        if place.form != "base":
+            return self._ask_archive([location.fetch_url for location in place.candidates], connection)
+        sink = _Memory()
+        answer = fetch_url(
+            place.manifest_url,
+            self._for_url(connection, place.manifest_url),
+            sink,
+            stop=self.stop,
+            timeouts=self.timeouts,
+            limit=MANIFEST_LIMIT,
+        )
+        self.hops += answer.hops
+        repository = parse_repository(bytes(sink.data))
+        urls = [
+            location.fetch_url
+            for version in repository.versions
+            for location in version.locations
+            if location.supported
+        ]
+        if not urls:
+            raise VexError("manifest", "The repository's manifest names no archive that can be mirrored.")
+        for url in list(dict.fromkeys(urls))[:MOST_ARCHIVES]:
+            self.hops += self._probe(url, connection)
+        return f"manifest of {repository.name or 'a VEX repository'}, {wording.counted(len(set(urls)), 'archive')}"
+
+    def _ask_archive(self, urls: Sequence[str], connection: Connection) -> str:
+        """The first candidate that exists; the manifest lies inside and is read at a sync."""
+        refusal: RegistryError | None = None
+        for url in urls:
+            try:
+                self.hops += self._probe(url, connection)
+            except RegistryError as error:
+                if error.code != "not-found":
+                    raise
+                refusal = refusal or error
+                continue
+            return f"archive {urlsplit(url).path.rpartition('/')[2]}"
+        raise refusal or VexError("source", f"{self.reference} names no archive.")
+
+    def _probe(self, url: str, connection: Connection) -> list[Hop]:
+        return probe_url(url, self._for_url(connection, url), stop=self.stop, timeouts=self.timeouts)
+
+    def _for_url(self, connection: Connection, url: str) -> Connection:
+        """Login, CA and leniency of a source hold for its own host; the proxy for all."""
+        if urlsplit(url).netloc == urlsplit(self.reference).netloc:
+            return connection
+        return Connection(proxy=connection.proxy)
+
+
+# Advice and the allow-list
+
+
+def _each_once(hops: Iterable[Hop]) -> tuple[Hop, ...]:
+    """Each host once, where it was first met, with what it answered last."""
+    met: dict[tuple[str, str], Hop] = {}
+    for hop in hops:
+        first = met.setdefault((hop.scheme, hop.host), hop)
+        met[(hop.scheme, hop.host)] = replace(first, status=hop.status)
+    return tuple(met.values())
+
+
+def _advice(error: RegistryError, hops: Sequence[Hop]) -> str:
+    """What to ask the firewall's people for, where a host did not answer at all."""
+    if error.code not in _UNREACHED:
+        return ""
+    answered = [hop.host for hop in hops if hop.host != error.host]
+    if answered:
+        return (
+            f"{answered[0]} answers, but sends us on to {error.host}, which does not: "
+            f"ask for {with_port(error.host)} in the firewall, too."
+        )
+    others = DOCUMENTED_HOSTS.get(error.host, ())
+    if others:
+        return f"It also sends its data from {wording.joined(others)}: ask for {_all_of(others)} at the same time."
+    return ""
+
+
+def _all_of(hosts: Sequence[str]) -> str:
+    return "that host" if len(hosts) == 1 else "those hosts"
+
+
+def with_port(host: str, scheme: str = "https") -> str:
+    """`ghcr.io:443`; a port that is written already stays."""
+    has_port = host.rpartition("]")[2].rpartition(":")[1] == ":"
+    return host if has_port else f"{host}:{80 if scheme == 'http' else 443}"
+
+
+def allow_list(reports: Iterable[SourceReport]) -> list[Gate]:
+    """What a firewall must let through for these sources: hosts met, hosts that did not answer, and documented ones."""
+    gates: dict[str, str] = {}
+    for report in reports:
+        for hop in report.hops:
+            gates[with_port(hop.host, hop.scheme)] = f"through the proxy {hop.proxy}" if hop.proxy else ""
+        if report.failed_host and not any(hop.host == report.failed_host for hop in report.hops):
+            gates.setdefault(with_port(report.failed_host), "did not answer")
+    for gate in list(gates):
+        for host in DOCUMENTED_HOSTS.get(gate.removesuffix(":443"), ()):
+            gates.setdefault(with_port(host), f"documented for {gate.removesuffix(':443')}, not met now")
+    return [Gate(host, remark) for host, remark in sorted(gates.items())]
