@@ -81,7 +81,13 @@ def subdir_entries(
     with _as_vex_error():
         for member, body in _walk(file, format).entries():
             if member.kind == "file" and member.name.startswith(prefix):
-                yield member, member.name.removeprefix(prefix), body
+                yield member, member.name.removeprefix(prefix), _guarded(body)
+
+
+def _guarded(body: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """A body is read by whoever asked for it; a fault in it is a VexError there too."""
+    with _as_vex_error():
+        yield from body
 
 
 def repack_as_tar_gz(file: BinaryIO, format: Format) -> Iterator[bytes]:
@@ -147,8 +153,8 @@ class _Findings:
             return ""
         if len(self.folders) != 1:
             shown = "/".join(self.pattern)
-            found = "no folder" if not self.folders else f"{len(self.folders)} folders"
-            raise VexError("archive", f"The address names the folder {shown!r}; {found} in the archive match it.")
+            found = f"{len(self.folders)} folders in the archive" if self.folders else "no folder in the archive"
+            raise VexError("archive", f"The address names the folder {shown!r}, which matches {found}.")
         return next(iter(self.folders))
 
     def _is_pointer(self, member: Member, body: Iterator[bytes | memoryview]) -> bool:
