@@ -137,9 +137,9 @@ def _load(raw: bytes, media_type: str) -> dict[str, Any]:
 def _kind(document: dict[str, Any], content_type: str) -> tuple[bool, str]:
     """Whether it is an index, and its media type: Content-Type, mediaType and shape must agree."""
     version = document.get("schemaVersion")
-    if version == 1:
+    if version == 1 and not isinstance(version, bool):
         raise ManifestError("unsupported", "The manifest is of Docker's schema 1, which has no sizes; push it again.")
-    if version != 2 or isinstance(version, bool):
+    if version != 2:
         raise ManifestError("malformed", "The manifest does not say schemaVersion 2.")
     inside = document.get("mediaType", "")
     if not isinstance(inside, str):

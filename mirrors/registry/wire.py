@@ -92,6 +92,7 @@ class Wire:
                 connection.settimeout(self.left() / (len(addresses) - position))
                 self.hold(connection)
                 connection.connect(address)
+                connection.settimeout(timeout)
                 return connection
             except OSError as error:
                 failure = error
@@ -185,6 +186,8 @@ class _Watched:
 
     def _tunnel(self) -> None:
         self.wire.phase = "proxy"
+        timeout = cast(HTTPConnection, self).timeout
+        self.wire.until(timeout if isinstance(timeout, int | float) else 10.0)
         super()._tunnel()  # type: ignore[misc]
 
     def connect(self) -> None:
