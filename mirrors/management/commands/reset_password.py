@@ -1,0 +1,40 @@
+"""`manage.py reset_password NAME`: the way in for whoever is locked out and has the machine."""
+
+import sys
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from mirrors import people
+from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem
+
+
+class Command(PlainCommand):
+    help = "Give somebody a new password, print it, and forget their failed logins."
+    expected = (people.PeopleError,)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+        parser.add_argument(
+            "--password-stdin", action="store_true", help="take the password, one line, from standard input"
+        )
+        parser.add_argument(
+            "--administrator", action="store_true", help="also make this person an active administrator"
+        )
+
+    def run(self, *, name: str, password_stdin: bool, administrator: bool, **_: Any) -> int:
+        given = ""
+        if password_stdin:
+            given = sys.stdin.readline(8192).rstrip("\r\n")
+            if not given:
+                raise Problem("No password came on standard input.", WRONG_USAGE)
+        password = people.reset_password(
+            name, password=given, by=self.who(), now=timezone.now(), administrator=administrator
+        )
+        if given:
+            self.stderr.write(f"The password of {name} was set.")
+        else:
+            self.stderr.write(f"The new password of {name}, to be changed at the next login:")
+            self.stdout.write(password)
+        return 0
