@@ -37,6 +37,8 @@ MAVEN_SOURCE = {
     "URL": "https://github.com/advisories?query=type%3Areviewed+ecosystem%3Amaven",
 }
 
+SEVERITIES = ("UNKNOWN", "LOW", "MEDIUM", "HIGH", "CRITICAL")
+
 # Package, vulnerability, severity, title, vulnerable and patched versions: public facts about old advisories.
 ADVISORIES: tuple[tuple[str, str, str, str, str, str], ...] = (
     (
@@ -233,7 +235,14 @@ def trivy_db_file(
     for package, vulnerability, severity, title, vulnerable, patched in advisories:
         advisory = {"PatchedVersions": [patched], "VulnerableVersions": [vulnerable]}
         packages.setdefault(package.encode(), {})[vulnerability.encode()] = _json(advisory)
-        vulnerabilities[vulnerability.encode()] = _json({"Title": title, "Description": title, "Severity": severity})
+        vulnerabilities[vulnerability.encode()] = _json(
+            {
+                "Title": title,
+                "Description": title,
+                "Severity": severity,
+                "VendorSeverity": {"ghsa": SEVERITIES.index(severity)},
+            }
+        )
     tree: dict[bytes, bytes | Tree] = {
         b"data-source": {MAVEN.encode(): _json(MAVEN_SOURCE)},
         MAVEN.encode(): packages,

@@ -15,7 +15,6 @@ from mirrors.trivy.archives import ArchiveError
 from mirrors.trivy.catalogue import Kind
 from mirrors.trivy.entries import Format, Walk
 from mirrors.trivy.metadata import METADATA_LIMIT, MetadataError, parse_metadata
-from mirrors.trivy.rules import CHECKS_INFLATED_LIMIT
 from mirrors.trivy.vex import REPOSITORY_FILE, VexError, offline_manifest, subdir_entries
 
 # A scanner runs as another user than whoever filled its cache (Harbor: 10000, Trivy's charts: 65534).
@@ -85,7 +84,7 @@ def cache_members(kind: Kind, facts: CacheFacts, open_blob: Callable[[str], Bina
         if kind.has_metadata:
             yield from _database_members(kind, facts, open_blob)
         elif kind.name == "trivy-checks":
-            yield from _checks_members(facts, open_blob)
+            yield from _checks_members(kind, facts, open_blob)
         elif kind.transport == "vex":
             yield from _vex_members(facts, open_blob)
         else:
@@ -114,9 +113,9 @@ def _database_members(kind: Kind, facts: CacheFacts, open_blob: Callable[[str], 
     yield _small(f"{kind.cache_directory}/metadata.json", set_downloaded_at(metadata, facts.downloaded_at))
 
 
-def _checks_members(facts: CacheFacts, open_blob: Callable[[str], BinaryIO]) -> Iterator[CacheMember]:
+def _checks_members(kind: Kind, facts: CacheFacts, open_blob: Callable[[str], BinaryIO]) -> Iterator[CacheMember]:
     with open_blob(facts.layer_digest) as file:
-        for member, body in Walk(file, "tar.gz", "The checks bundle", CHECKS_INFLATED_LIMIT).entries():
+        for member, body in Walk(file, "tar.gz", "The checks bundle", kind.inflated_limit).entries():
             if member.kind == "file":
                 yield CacheMember(f"{CHECKS_CONTENT}/{member.name}", FILE_MODE, member.size, _guarded(body))
     yield _small(CHECKS_METADATA, checks_metadata(facts.manifest_digest, facts.downloaded_at, facts.version))

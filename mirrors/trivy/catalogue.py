@@ -26,8 +26,8 @@ class Kind:
     """One kind of asset.
 
     `judged_by` is `updated_at` (the data's own build time) or `confirmed_at` (when upstream was last seen still
-    offering what we hold). `transport` is `oci` or `vex`. `database_file`, `schema` and `inflated_limit` (bytes) are
-    set where the layer is a tar whose metadata.json we read.
+    offering what we hold). `transport` is `oci` or `vex`. `database_file` and `schema` are set where the layer is a
+    tar whose metadata.json we read; `inflated_limit` (bytes) where we look into archives at all.
     """
 
     name: str
@@ -120,6 +120,7 @@ KINDS: dict[str, Kind] = {
             title="bundle.tar.gz",
             cache_directory="policy",
             layer_limit=256 * MIB,
+            inflated_limit=1 * GIB,
         ),
         Kind(
             name="vex",

@@ -7,10 +7,9 @@ from typing import BinaryIO
 
 from mirrors.registry.manifests import Descriptor, Manifest
 from mirrors.trivy.archives import MIB, ArchiveError
-from mirrors.trivy.catalogue import Kind
+from mirrors.trivy.catalogue import KINDS, Kind
 from mirrors.trivy.entries import Walk
 
-CHECKS_INFLATED_LIMIT = 1024 * MIB
 # go-getter decides by the title's ending whether Trivy unpacks the layer; anything else is copied as it is.
 UNPACKED_ENDINGS = (".tar.gz", ".tgz")
 
@@ -69,7 +68,7 @@ def check_checks_bundle(file: BinaryIO) -> int:
     """
     checks = 0
     try:
-        for member, _ in Walk(file, "tar.gz", "The checks bundle", CHECKS_INFLATED_LIMIT).entries():
+        for member, _ in Walk(file, "tar.gz", "The checks bundle", KINDS["trivy-checks"].inflated_limit).entries():
             checks += member.kind == "file" and member.name.startswith("policies/") and member.name.endswith(".rego")
     except ArchiveError as error:
         raise RuleError("contents", str(error)) from error

@@ -152,3 +152,9 @@ def test_it_refuses_a_huge_or_deep_manifest():
 
 def test_a_byte_order_mark_is_no_fault():
     assert parse_repository(b"\xef\xbb\xbf" + raw()).name == "VEX Hub"
+
+
+def test_it_rewrites_nothing_that_is_malformed():
+    for write in (rewrite_manifest, offline_manifest):
+        with pytest.raises(VexError, match="instead of an object with a"):
+            write(raw(with_version(locations=["x"])), BASE, {})

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 from mirrors.trivy.archives import ArchiveError, Member
-from mirrors.trivy.catalogue import GIB, KINDS
+from mirrors.trivy.catalogue import KINDS
 from mirrors.trivy.entries import Format, Walk
 from mirrors.trivy.metadata import MetadataError, is_zero, parse_time
 from mirrors.trivy.vex.manifests import MANIFEST_LIMIT, REPOSITORY_FILE
@@ -25,7 +25,7 @@ from mirrors.trivy.vex.sources import VexError
 
 INDEX_FILE = "index.json"
 INDEX_LIMIT = 32 * 1024 * 1024
-INFLATED_LIMIT = KINDS["vex"].inflated_limit or 8 * GIB
+INFLATED_LIMIT = KINDS["vex"].inflated_limit
 POINTER = b"version https://git-lfs"
 POINTER_LIMIT = 1024  # git-lfs's own bound on a pointer file
 CANDIDATES = 16

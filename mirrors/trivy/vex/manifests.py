@@ -65,21 +65,26 @@ def rewrite_manifest(raw: bytes, base_url: str, served: Mapping[str, str]) -> by
 
     Folders inside the archives are kept, and so are unknown keys and every order. In a version of which we serve
     something, the addresses we do not serve are dropped: inside they would only time out. A version of which we
-    serve nothing stays as it is.
+    serve nothing stays as it is. VexError if `raw` is no manifest.
     """
-    document = _load(raw)
+    document = _load_whole(raw)
     _rewrite(document, base_url, served)
     return _dump(document)
 
 
 def offline_manifest(raw: bytes, base_url: str = "", served: Mapping[str, str] | None = None) -> bytes:
     """The manifest for a filled cache: every update_interval a hundred years, addresses ours where `base_url` is."""
-    document = _load(raw)
+    document = _load_whole(raw)
     if base_url:
         _rewrite(document, base_url, served or {})
     for version in _list(document, "versions", ""):
         version["update_interval"] = OFFLINE_INTERVAL
     return _dump(document)
+
+
+def _load_whole(raw: bytes) -> dict[str, Any]:
+    parse_repository(raw)
+    return _load(raw)
 
 
 def _rewrite(document: dict[str, Any], base_url: str, served: Mapping[str, str]) -> None:
