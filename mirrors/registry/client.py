@@ -79,8 +79,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self._login = Login(self._exchange, self.memory)
         self._last: tuple[Reference, Manifest] | None = None
         kept = self.memory.get("scheme")
-        self._scheme_known = kept == "https" or (kept == "http" and connection.insecure)
-        self.prefix: str = "http" if kept == "http" and connection.insecure else "https"
+        # The scheme that was answered in, last time or now; "" until then.
+        self._spoken: str = kept if kept == "https" or (kept == "http" and connection.insecure) else ""
+        self.prefix: str = self._spoken or "https"
         self.session = self._exchange.session
         self.auth = _NoAmbientLogin()
         self.auth.session = self.session
@@ -274,12 +275,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             except RegistryError as error:
                 other = self._other_scheme(error)
                 if not other or other == first:
-                    self.prefix = first
+                    self.prefix = self._spoken or first
                     raise
             else:
-                # "Client sent an HTTP request to an HTTPS server": no answer to remember this scheme by.
-                if self.prefix == "https" or response.status_code != 400:
-                    self._scheme_known, self.memory["scheme"] = True, self.prefix
+                if not self._wants_tls(response):
                     return response
                 if first == "https":
                     self.prefix = first
@@ -288,15 +287,19 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 other = "https"
             self.prefix = other
 
+    def _wants_tls(self, response: Response) -> bool:
+        """Whether this is how TLS servers answer plain HTTP ("Client sent an HTTP request to an HTTPS server")."""
+        return self.prefix == "http" and response.status_code == 400
+
     def _other_scheme(self, error: RegistryError) -> str:
         """For an insecure source: the scheme to try where this one seems not to be spoken there, else ""."""
-        if not self.connection.insecure or error.host != self._api_host:
+        if not self.connection.insecure or error.host != self._api_host or error.status is not None:
             return ""
         if self.prefix == "http":
             return "https" if error.code in ("malformed", "server", "refused", "timeout") else ""
         if error.code == "tls" and error.detail == NO_TLS:
             return "http"
-        if self._scheme_known:
+        if self._spoken == "https":
             # TLS was spoken there before: one broken handshake is no reason to go without.
             return ""
         no_port = urlsplit(f"//{self._api_host}").port is None
@@ -311,6 +314,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             authorization = self._login.header(repository, self.prefix)
             url = f"{self.prefix}://{self._api_host}{path}"
             response = self._exchange.send(method, url, operation, headers=headers, authorization=authorization)
+            if not self._wants_tls(response):
+                self._spoken = self.memory["scheme"] = self.prefix
             if response.status_code != 401:
                 return response
             if not self._login.refused(response, repository, authorization, again=again):

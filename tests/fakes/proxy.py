@@ -46,7 +46,7 @@ class FakeProxy:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
@@ -86,25 +86,38 @@ class FakeProxy:
             client.sendall(f"HTTP/1.1 {self.refusal or 407} Refused\r\nContent-Length: 0\r\n\r\n".encode())
             return
         if method == "CONNECT":
-            self._connect(client, target, b"HTTP/1.1 200 OK\r\n\r\n", b"")
+            self._tunnel(client, target)
             return
         parts = urlsplit(target)
         path = target.partition("//")[2].partition("/")[2]
-        rest = head.partition(b"\r\n")[2]
-        first = f"{method} /{path} HTTP/1.1\r\n".encode() + rest
-        self._connect(client, f"{parts.hostname}:{parts.port or 80}", b"", first)
+        kept = [line for line in lines[1:] if not line.lower().startswith(("connection:", "proxy-"))]
+        request = [f"{method} /{path} HTTP/1.1", *kept, "Connection: close", "", ""]
+        server = self._server_for(client, f"{parts.hostname}:{parts.port or 80}")
+        if server is None:
+            return
+        with server:
+            server.sendall("\r\n".join(request).encode("latin-1"))
+            answer = b""
+            while piece := server.recv(65536):
+                answer += piece
+            status, _, rest = answer.partition(b"\r\n")
+            client.sendall(status + b"\r\nConnection: close\r\n" + rest)
 
-    def _connect(self, client: socket.socket, target: str, greeting: bytes, first: bytes) -> None:
+    def _server_for(self, client: socket.socket, target: str) -> socket.socket | None:
         host, _, port = target.rpartition(":")
         address = ("127.0.0.1", self.routes[target]) if target in self.routes else (host, int(port))
         try:
-            server = socket.create_connection(address, timeout=2)
+            return socket.create_connection(address, timeout=2)
         except OSError:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+            return None
+
+    def _tunnel(self, client: socket.socket, target: str) -> None:
+        server = self._server_for(client, target)
+        if server is None:
             return
         with server:
-            client.sendall(greeting)
-            server.sendall(first)
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             ends = {client: server, server: client}
             while not self._closing.is_set():
                 for end in select.select(list(ends), [], [], 0.1)[0]:
