@@ -83,6 +83,11 @@ def test_an_address_without_a_folder_gets_none():
     assert rewritten["versions"][1]["locations"] == [{"url": BASE + "/v0.2-0.tar.gz"}]
 
 
+def test_a_name_may_bring_its_own_folder():
+    rewritten = json.loads(rewrite_manifest(raw(), BASE, {UPSTREAM: "v0.1-0.tar.gz//fork-main"}))
+    assert rewritten["versions"][0]["locations"][0]["url"] == BASE + "/v0.1-0.tar.gz//fork-main"
+
+
 def test_rewriting_is_the_same_every_time():
     assert rewrite_manifest(raw(), BASE, served()) == rewrite_manifest(raw(), BASE, served())
 

@@ -63,7 +63,8 @@ def served_name(spec_version: str, location_index: int, location: Location) -> s
 def rewrite_manifest(raw: bytes, base_url: str, served: Mapping[str, str]) -> bytes:
     """The manifest with the addresses in `served` (original address to our file name) below `base_url`.
 
-    Folders inside the archives are kept, and so are unknown keys and every order. In a version of which we serve
+    Folders inside the archives are kept (a file name with a `//folder` of its own replaces it: an archive that did not
+    come from that address), and so are unknown keys and every order. In a version of which we serve
     something, the addresses we do not serve are dropped: inside they would only time out. A version of which we
     serve nothing stays as it is. VexError if `raw` is no manifest.
     """
@@ -93,7 +94,7 @@ def _rewrite(document: dict[str, Any], base_url: str, served: Mapping[str, str])
         for location in version["locations"]:
             name = served.get(location["url"])
             if name is not None:
-                subdir = parse_location(location["url"]).subdir
+                subdir = parse_location(location["url"]).subdir if "//" not in name else ""
                 address = f"{base_url.rstrip('/')}/{name}" + (f"//{subdir}" if subdir else "")
                 rewritten.append({**location, "url": address})
         if rewritten:
