@@ -7,10 +7,9 @@ leaves its snapshots and blobs alone. Its order of locks is retention's.
 import hashlib
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol
 
@@ -19,7 +18,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from mirrors import cache_archive, content, record, retention, wording
+from mirrors import cache_archive, content, record, retention, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
@@ -37,9 +36,6 @@ BEAT_SECONDS = 2.0
 SILENT_AFTER = timedelta(seconds=90)
 # A second click within this time gets the bundle of the first.
 SAME_WITHIN = timedelta(minutes=5)
-
-_here: set[StopSignal] = set()
-_here_lock = threading.Lock()
 
 
 class ExportError(Exception):
@@ -351,22 +347,31 @@ def write_to(
 
 
 def waiting() -> QuerySet[Bundle]:
-    """Bundles that a worker has still to do something for."""
+    """Bundles whose file, or the sum of it, a worker has still to make."""
     return Bundle.objects.kept().filter(sha256="", state__in=[State.PREPARING, State.READY])
 
 
-def unprepared(now: datetime) -> list[str]:
-    """Ids of bundles that wait for a worker: never begun, or begun by one that went silent."""
-    idle = Q(work_started_at=None) | Q(work_started_at__lt=now - SILENT_AFTER)
-    return list(waiting().filter(idle).order_by("created_at").values_list("pk", flat=True))
+def unprepared(now: datetime, store: BlobStore | None = None) -> list[str]:
+    """Ids of bundles that need a worker: never begun, begun by one that went silent, or damaged and whole again."""
+    ids = list(_idle(waiting(), now).order_by("created_at").values_list("pk", flat=True))
+    store = store or content.store()
+    return ids + [bundle.pk for bundle in _idle(_composed_damaged(), now) if _looks_whole(bundle, store)]
 
 
-def stop_all_here() -> None:
-    """The process shuts down: what it prepares is put back and begun again at the next start."""
-    with _here_lock:
-        signals = list(_here)
-    for signal in signals:
-        signal.set("shutdown")
+def _idle(bundles: QuerySet[Bundle], now: datetime) -> QuerySet[Bundle]:
+    return bundles.filter(Q(work_started_at=None) | Q(work_started_at__lt=now - SILENT_AFTER))
+
+
+def _composed_damaged() -> QuerySet[Bundle]:
+    """A part of it was fetched again since, perhaps. A cache archive is not made again: its sum may differ."""
+    return Bundle.objects.kept().filter(state=State.DAMAGED).exclude(profile=Profile.CACHE)
+
+
+def _looks_whole(bundle: Bundle, store: BlobStore) -> bool:
+    try:
+        return not Composition(Recipe.from_dict(bundle.recipe), store).problems()
+    except BundleError:
+        return False
 
 
 def prepare(bundle_id: str, *, store: BlobStore | None = None, stop: StopSignal | None = None) -> bool:
@@ -379,7 +384,7 @@ def prepare(bundle_id: str, *, store: BlobStore | None = None, stop: StopSignal 
     if work is None:
         return False
     try:
-        with _entered(stop):
+        with work_here.entered(stop):
             _prepare(Bundle.objects.get(pk=bundle_id), work, store)
     except _ClaimLost:
         logger.info("Bundle %s is prepared by somebody else, or gone", bundle_id)
@@ -393,13 +398,22 @@ def _prepare(bundle: Bundle, work: "_Work", store: BlobStore) -> None:
             _prepare_archive(bundle, work, store)
         else:
             sha256 = Composition(Recipe.from_dict(bundle.recipe), store).sha256(work.progress, work.stop)
-            work.finish(sha256=sha256, bytes_done=bundle.size_bytes)
+            work.finish(sha256=sha256, bytes_done=bundle.size_bytes, state=State.READY, problem="")
     except Stopped:
         work.finish()
     except (BundleError, CacheError, StoreError, ExportError, retention.NoRoomError) as error:
         state = State.FAILED if bundle.state == State.PREPARING else State.DAMAGED
         logger.error("Preparing bundle %s failed: %s", bundle.pk, error)
         work.finish(state=state, problem=str(error))
+        _set_aside_damaged(bundle, store)
+
+
+def _set_aside_damaged(bundle: Bundle, store: BlobStore) -> None:
+    """Move damaged parts out of the way: the next sync then fetches them again, and the bundle can be whole again."""
+    with suppress(BundleError):
+        for digest in Recipe.from_dict(bundle.recipe).digests:
+            if store.verify(digest) == "damaged":
+                store.quarantine(digest)
 
 
 def _prepare_archive(bundle: Bundle, work: "_Work", store: BlobStore) -> None:
@@ -433,8 +447,9 @@ class _Work:
 
     @classmethod
     def claim(cls, bundle_id: str, now: datetime, stop: StopSignal) -> "_Work | None":
-        idle = Q(work_started_at=None) | Q(work_started_at__lt=now - SILENT_AFTER)
-        taken = waiting().filter(idle, pk=bundle_id).update(work_started_at=now, bytes_done=0)
+        wanted = _idle(waiting() | _composed_damaged(), now)
+        found = Bundle.objects.filter(pk__in=wanted.filter(pk=bundle_id).values("pk"))
+        taken = _idle(found, now).update(work_started_at=now, bytes_done=0)
         return cls(bundle_id, now, stop) if taken else None
 
     def progress(self, size: int) -> None:
@@ -452,14 +467,3 @@ class _Work:
     def _update(self, **values: object) -> None:
         if not Bundle.objects.kept().filter(pk=self.bundle_id, work_started_at=self.moment).update(**values):
             raise _ClaimLost
-
-
-@contextmanager
-def _entered(stop: StopSignal) -> Iterator[None]:
-    with _here_lock:
-        _here.add(stop)
-    try:
-        yield
-    finally:
-        with _here_lock:
-            _here.discard(stop)

@@ -299,7 +299,7 @@ def prune_snapshots() -> int:
         if counted[mirror_id] > keep[mirror_id]:
             surplus.append(pk)
     removed = 0
-    for batch in _batches(surplus, BATCH):
+    for batch in batches(surplus, BATCH):
         with transaction.atomic():
             lock_references()
             # What protects a snapshot is read after its row is locked: a pin or a roll-back that came first is seen.
@@ -315,10 +315,10 @@ def remove_unreferenced(store: BlobStore, now: datetime, pruned: Pruned) -> None
 
     Few at a time, so that no sync or export waits long for the store.
     """
-    for batch in _batches(store.digests(), BATCH):
+    for batch in batches(store.digests(), BATCH):
         sizes = dict(batch)
         loose = sorted(set(sizes) - referenced(sizes))
-        for few in _batches((digest for digest in loose if _is_settled(store, digest, now)), FILES_AT_ONCE):
+        for few in batches((digest for digest in loose if _is_settled(store, digest, now)), FILES_AT_ONCE):
             with _alone(store) as alone:
                 if not alone:
                     pruned.postponed = True
@@ -396,7 +396,8 @@ def prune_steps(now: datetime) -> int:
     return removed
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of at most `size`."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

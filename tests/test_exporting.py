@@ -240,6 +240,24 @@ def test_the_worker_finds_a_damaged_part_and_names_it(everything, store, now):
         exporting.file_of(bundle, store)
 
 
+def test_a_damaged_bundle_is_ready_again_when_its_part_was_fetched_again(everything, store, now):
+    bundle = make(store, now)
+    layer = everything["trivy-db"].layer_digest
+    good = store.path(layer).read_bytes()
+    damage(store, layer)
+    exporting.prepare(bundle.pk, store=store)
+    # The worker set the damaged file aside, so that a sync fetches it again.
+    assert not store.has(layer)
+    assert exporting.unprepared(timezone.now(), store) == []
+
+    store.put(good)
+    assert exporting.unprepared(timezone.now(), store) == [bundle.pk]
+    assert exporting.prepare(bundle.pk, store=store)
+    bundle.refresh_from_db()
+    assert (bundle.state, bundle.problem) == ("ready", "")
+    assert bundle.sha256 == hashlib.sha256(sent(bundle, store)).hexdigest()
+
+
 def test_a_missing_part_is_found_before_the_first_byte(everything, store, now):
     bundle = make(store, now)
     store.remove(everything["vexhub"].layer_digest)
