@@ -61,10 +61,8 @@ def database(name: str, default: Path) -> dict[str, Any]:
 def kept_secret(path: Path) -> str:
     """The secret in a 0600 file under the data directory, made at first need."""
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        pass
-    try:
+        if path.exists():
+            return path.read_text().strip()
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = secrets.token_urlsafe(50)
         # Written aside and linked into place: of two processes that start together, one wins and both read its secret.

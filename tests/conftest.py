@@ -1,11 +1,20 @@
 """Fixtures every test may use."""
 
+import os
 from datetime import UTC, datetime
 
 import pytest
 
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, Role, Source, User
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the servers, or takes long, runs where `make test-servers` has started them."""
+    if os.environ.get("AIRGAP_TEST_SERVERS") != "1":
+        for item in items:
+            if item.get_closest_marker("servers"):
+                item.add_marker(pytest.mark.skip(reason="runs in make test-servers"))
 
 
 @pytest.fixture

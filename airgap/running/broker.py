@@ -83,6 +83,18 @@ def prepare_socket_folder(path: Path, data: Path) -> None:
         ) from None
 
 
+def forget_socket_folder(path: Path, data: Path) -> None:
+    """Remove the folder that prepare_socket_folder made outside the data directory."""
+    if path.parent.is_relative_to(data):
+        return
+    path.unlink(missing_ok=True)
+    try:
+        path.parent.rmdir()
+    except OSError:
+        # Somebody keeps something in it; it stays ours and is used again.
+        pass
+
+
 def answers(path: Path) -> bool:
     """Whether a server listens on the socket already."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

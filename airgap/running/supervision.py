@@ -16,8 +16,9 @@ KILLED = re.compile(r"WARN killing '(\S+)' \(\d+\) with SIGKILL")
 
 
 def render_configuration(programs: Sequence[Program]) -> str:
-    """supervisord.conf. Paths come in through the environment, where no character of theirs can be taken for syntax.
+    """supervisord.conf, for a supervisord that runs in `<data>/run/`.
 
+    Paths are relative, or come in through the environment: no character of theirs can be taken for syntax.
     The broker is a group of its own with the lowest priority: it starts first and stops last; the others stop together.
     Nothing is ever given up (`startretries`); how long to wait before a start is launch.py's part.
     """
@@ -26,11 +27,11 @@ def render_configuration(programs: Sequence[Program]) -> str:
         "[supervisord]",
         "nodaemon=true",
         "silent=true",
-        "logfile=%(ENV_AIRGAP_RUN_LOGS)s/supervisor.log",
+        "logfile=../logs/supervisor.log",
         "logfile_maxbytes=5MB",
         "logfile_backups=2",
-        "pidfile=%(ENV_AIRGAP_RUN_DIR)s/supervisord.pid",
-        "childlogdir=%(ENV_AIRGAP_RUN_LOGS)s",
+        "pidfile=supervisord.pid",
+        "childlogdir=../logs",
         "nocleanup=true",
     ]
     if os.geteuid() == 0:
@@ -41,7 +42,6 @@ def render_configuration(programs: Sequence[Program]) -> str:
             "",
             f"[program:{program.name}]",
             f"command=%(ENV_AIRGAP_RUN_LAUNCHER)s program programs.json {program.name}",
-            "directory=%(ENV_AIRGAP_RUN_DIR)s",
             "autostart=true",
             "autorestart=true",
             "startsecs=1",
@@ -51,7 +51,7 @@ def render_configuration(programs: Sequence[Program]) -> str:
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile=%(ENV_AIRGAP_RUN_LOGS)s/{program.name}.log",
+            f"stdout_logfile=../logs/{program.name}.log",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=3",
         ]
@@ -68,8 +68,6 @@ def environment(instance: Instance, inherited: dict[str, str]) -> dict[str, str]
     result.update(
         DJANGO_SETTINGS_MODULE="airgap.settings",
         AIRGAP_DATA_DIR=str(instance.data),
-        AIRGAP_RUN_DIR=str(instance.run),
-        AIRGAP_RUN_LOGS=str(instance.logs),
         AIRGAP_RUN_LAUNCHER=shlex.join([instance.python, "-I", str(LAUNCHER)]),
         PYTHONUNBUFFERED="1",
     )

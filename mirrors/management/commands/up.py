@@ -12,7 +12,7 @@ from django.core.management import BaseCommand, call_command
 from django.db import connections
 from django.db.utils import OperationalError
 
-from airgap.running import preconditions, start
+from airgap.running import broker, preconditions, start
 from airgap.running.preconditions import CannotStart
 from airgap.running.programs import Instance
 from airgap.running.runner import Runner, wait_for_previous
@@ -56,6 +56,8 @@ class Command(BaseCommand):
             if prepare:
                 return
             Runner(instance, programs, self.say, lambda: self.greet(instance, first)).run()
+            if instance.socket is not None:
+                broker.forget_socket_folder(instance.socket, instance.data)
 
     def complain(self) -> None:
         """Every finding of the system checks as one line; an error ends the start."""
