@@ -1,6 +1,7 @@
 """README.txt: the cover sheet a transfer officer reads before the bundle crosses, and the way to use it by hand."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -165,7 +166,7 @@ def _vex_by_hand(entry: Entry) -> Iterator[str]:
     if subdir:
         yield f"  mkdir -p {place}/unpacked\n"
         yield f"  tar -xzf {archive.tar_gz} -C {place}/unpacked\n"
-        yield f"  mv {place}/unpacked/{subdir} {place}/0.1\n"
+        yield f"  mv {place}/unpacked/{_shell_word(subdir)} {place}/0.1\n"
     else:
         yield f"  mkdir -p {place}/0.1\n"
         yield f"  tar -xzf {archive.tar_gz} -C {place}/0.1\n"
@@ -175,6 +176,11 @@ def _vex_by_hand(entry: Entry) -> Iterator[str]:
 def _trivy_range(entry: Entry) -> str:
     one = re.match(r"v?1(\.|$)", entry.version or entry.snapshot.tag)
     return "Trivy 0.56 to 0.68" if one else "Trivy 0.69 and later"
+
+
+def _shell_word(text: str) -> str:
+    """Safe to paste into a shell; a pattern stays one."""
+    return text if re.fullmatch(r"[A-Za-z0-9._*/-]+", text) else shlex.quote(text)
 
 
 def _sources(count: int) -> str:

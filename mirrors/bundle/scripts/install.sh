@@ -328,7 +328,8 @@ fail_switch() { complain "$cache/$1 could not be replaced (is it a mount point?)
 
 finish() {
     status=$?
-    trap - EXIT HUP INT TERM
+    trap - EXIT
+    trap '' HUP INT TERM # an impatient second signal must not interrupt the way back
     [ ! -f "$temporary/signers" ] || rm -rf "$temporary"
     [ -z "$work" ] || [ $state = begin ] || {
         if [ $state = switching ]; then for path in $moved; do put_back "$path"; done; fi

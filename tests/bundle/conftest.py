@@ -1,0 +1,43 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mirrors.blobs import BlobStore
+from mirrors.bundle import BundledSnapshot, Composition, Recipe, compose
+from tests.bundle import samples
+
+
+class Maker:
+    """Composes bundles and unpacks them with the system's idea of a tar."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = BlobStore(root / "store")
+
+    def recipe(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Recipe:
+        return compose(
+            "k3j9x2a1b7",
+            samples.NOW,
+            "0.1.0",
+            snapshots or samples.everything(self.store),
+            self.store,
+            scripts=scripts,
+            repack=samples.repack,
+        )
+
+    def composition(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Composition:
+        return Composition(self.recipe(snapshots, scripts=scripts), self.store)
+
+    def unpacked(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Path:
+        composition = self.composition(snapshots, scripts=scripts)
+        target = self.root / "carried over"
+        with tarfile.open(fileobj=io.BytesIO(b"".join(composition.read()))) as archive:
+            archive.extractall(target, filter="data")
+        return target / composition.recipe.folder
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
