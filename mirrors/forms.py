@@ -1,0 +1,337 @@
+"""What people type into pages. Forms only take text apart; what may be kept is said by the operations they call."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from django import forms
+
+from mirrors import mirroring, wording
+from mirrors import mirror_rules as rules
+from mirrors.mirror_rules import RuleBroken, SourceSpec
+from mirrors.models import Mirror, Role
+from mirrors.schedule import Schedule
+from mirrors.trivy.catalogue import Kind
+
+KEEP, SET, CLEAR = "keep", "set", "clear"
+
+
+class LoginForm(forms.Form):
+    username = forms.CharField(
+        max_length=150,
+        widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "autofocus": True}),
+    )
+    password = forms.CharField(
+        max_length=4096,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+
+class PasswordForm(forms.Form):
+    """One's own password: the old one once, the new one twice."""
+
+    old_password = forms.CharField(
+        label="Present password",
+        max_length=4096,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
+    new_password1 = forms.CharField(
+        label="New password",
+        max_length=4096,
+        strip=False,
+        help_text="At least ten characters, not a common one. A sentence is easier to keep in mind than a puzzle.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    new_password2 = forms.CharField(
+        label="New password, again",
+        max_length=4096,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        first, second = cleaned.get("new_password1"), cleaned.get("new_password2")
+        if first and second and first != second:
+            self.add_error("new_password2", "The two new passwords differ. Type the same one twice.")
+        return cleaned
+
+
+ROLE_HELP = {
+    Role.VIEWER: "looks",
+    Role.OPERATOR: "also syncs, stops and exports",
+    Role.ADMINISTRATOR: "also changes mirrors and people",
+}
+ROLE_CHOICES = [(role.value, f"{role.label}: {ROLE_HELP[role]}") for role in Role]
+
+
+class PersonForm(forms.Form):
+    username = forms.CharField(
+        label="User name",
+        max_length=150,
+        help_text="Letters, digits and @ . + - _",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "autofocus": True}),
+    )
+    role = forms.ChoiceField(choices=ROLE_CHOICES, initial=Role.VIEWER, widget=forms.RadioSelect)
+    password = forms.CharField(
+        max_length=4096,
+        strip=False,
+        required=False,
+        help_text="Empty: a random one is made, shown once, and changed by its owner at the first login.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=ROLE_CHOICES, widget=forms.RadioSelect)
+
+
+class MirrorForm(forms.Form):
+    """Settings of one mirror, new or there already. `specs` and `wish` give what the operation takes.
+
+    Sources stand one a line. What is set under *Connection* holds for the sources at `hold_for`, or for all of them if
+    that is empty; sources elsewhere keep what they have.
+    """
+
+    name = forms.CharField(
+        max_length=80,
+        help_text="For commands and addresses: lower-case letters, digits, - and _. It cannot be changed later.",
+        widget=forms.TextInput(attrs={"autocapitalize": "none", "spellcheck": "false"}),
+    )
+    label = forms.CharField(max_length=80, required=False, help_text="What people read on the dashboard.")
+    sources = forms.CharField(
+        strip=True,
+        max_length=12_000,
+        widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "class": "mono", "wrap": "off"}),
+    )
+    schedule = forms.CharField(max_length=200, required=False, widget=forms.TextInput(attrs={"spellcheck": "false"}))
+    after = forms.ChoiceField(label="Place in lists", required=False)
+
+    proxy = forms.CharField(
+        max_length=300,
+        required=False,
+        help_text="http://host:port, for every source of this mirror. Empty: HTTPS_PROXY of the environment, if set.",
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+    )
+    hold_for = forms.CharField(
+        label="The following hold for the host",
+        max_length=260,
+        required=False,
+        help_text="As it stands in the source, with its port. Empty: for every source above.",
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+    )
+    insecure = forms.BooleanField(
+        label="Take plain HTTP or a certificate nobody vouches for",
+        required=False,
+        help_text="Whoever sits on the way could then give you something else. Bundles say that TLS was not verified.",
+    )
+    ca_pem = forms.CharField(
+        label="Certificates to trust beside the system's",
+        required=False,
+        max_length=rules.LARGEST_CA,
+        help_text="PEM text, as for a company's own authority or a proxy that opens TLS.",
+        widget=forms.Textarea(
+            attrs={"rows": 4, "spellcheck": "false", "class": "mono", "placeholder": "-----BEGIN CERTIFICATE-----"}
+        ),
+    )
+    login = forms.ChoiceField(
+        label="Login",
+        required=False,
+        choices=[(KEEP, "Leave it as it is"), (SET, "Log in with the following"), (CLEAR, "No login")],
+        initial=KEEP,
+        widget=forms.RadioSelect,
+    )
+    username = forms.CharField(
+        label="User name", max_length=200, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+    password = forms.CharField(
+        max_length=4096,
+        strip=False,
+        required=False,
+        help_text="Kept encrypted, never shown again, and sent to that host only.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    due = forms.CharField(label="Due after", max_length=40, required=False)
+    stale = forms.CharField(label="Stale after", max_length=40, required=False)
+    expired = forms.CharField(label="Expired after", max_length=40, required=False)
+    keep = forms.IntegerField(
+        label="Snapshots kept",
+        required=False,
+        min_value=1,
+        max_value=rules.MOST_KEPT,
+        help_text="Beside those that are pinned or in a bundle.",
+    )
+    platforms = forms.CharField(
+        max_length=600,
+        required=False,
+        help_text="Of an image for several: linux/amd64 linux/arm64. Empty: all.",
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+    )
+    with_referrers = forms.BooleanField(
+        label="With what refers to it", required=False, help_text="Signatures, SBOMs and attestations."
+    )
+    seen = forms.CharField(required=False, widget=forms.HiddenInput, max_length=40)
+
+    def __init__(self, data: Any = None, *, kind: Kind, mirror: Mirror | None = None) -> None:
+        self.kind, self.mirror = kind, mirror
+        self.present = mirroring.specs_of(mirror) if mirror else []
+        super().__init__(data, initial=self._initial())
+        self._word_for_kind()
+        others = Mirror.objects.for_pages().exclude(pk=mirror.pk if mirror else None)
+        names = [(other.name, f"behind {other.label}") for other in others]
+        self.fields["after"].choices = [("", "where it is" if mirror else "last"), ("-", "first"), *names]  # type: ignore[attr-defined]
+        if mirror is not None:
+            del self.fields["name"]
+        if kind.name != "oci":
+            del self.fields["platforms"], self.fields["with_referrers"]
+        if not any(spec.username for spec in self.present):
+            self.fields["login"].choices = [(KEEP, "No login"), (SET, "Log in with the following")]  # type: ignore[attr-defined]
+
+    @property
+    def advanced_open(self) -> bool:
+        """Whether something in the folded part wants to be seen: an error, or a setting that differs."""
+        folded = ("proxy", "hold_for", "insecure", "ca_pem", "login", "username", "password", "due", "stale", "expired")
+        folded += ("keep", "platforms", "with_referrers")
+        return any(name in self.errors for name in folded)
+
+    def _word_for_kind(self) -> None:
+        kind = self.kind
+        if kind.transport == "vex":
+            sources = (
+                "One a line, asked in order: a base address (https://host/path), https://github.com/OWNER/REPO, or an "
+                "archive (https://….tar.gz//folder)."
+            )
+        else:
+            tag = f"Without a tag, :{kind.default_tag} is taken." if kind.default_tag else "A tag or digest is needed."
+            sources = f"One a line, asked in order until one answers: host/path:tag, without https://. {tag}"
+        self.fields["sources"].help_text = sources
+        own = wording.every_text(kind.check_every)
+        self.fields[
+            "schedule"
+        ].help_text = f"Empty: {own}. Or 90m, 6h, 1d; five cron fields in UTC, such as 30 5 * * * for every day at 05:30; or manual."
+        self.fields["schedule"].widget.attrs["placeholder"] = compact(kind.check_every)
+        for limit in ("due", "stale", "expired"):
+            self.fields[limit].widget.attrs["placeholder"] = compact(getattr(kind.limits, limit))
+        self.fields["keep"].widget.attrs["placeholder"] = str(kind.keep)
+
+    def _initial(self) -> dict[str, Any]:
+        mirror = self.mirror
+        if mirror is None:
+            return {"sources": "\n".join(mirroring.default_sources(self.kind.name)), "label": self.kind.label}
+        host, model = held_for(self.present)
+        limits = {part: getattr(mirror, f"{part}_seconds") for part in ("due", "stale", "expired")}
+        return {
+            "label": mirror.label,
+            "sources": "\n".join(spec.reference for spec in self.present),
+            "schedule": mirror.schedule,
+            "proxy": mirror.proxy,
+            "hold_for": host,
+            "insecure": model.insecure,
+            "ca_pem": model.ca_pem,
+            "username": model.username,
+            "keep": mirror.keep,
+            "platforms": " ".join(mirror.platforms),
+            "with_referrers": mirror.with_referrers,
+            "seen": mirroring.fingerprint(mirror),
+            **{part: compact(timedelta(seconds=value)) if value else "" for part, value in limits.items()},
+        }
+
+    # What the operation takes
+
+    def wish(self) -> mirroring.Settings:
+        """Raises RuleBroken where the text cannot be taken apart; the operation checks the rest."""
+        said = self.cleaned_data
+        asked: dict[str, Any] = {
+            "label": said["label"] or (self.mirror.name if self.mirror else said["name"]),
+            "sources": self.specs(),
+            "schedule": said["schedule"],
+            "proxy": said["proxy"],
+            "keep": said["keep"],
+            "due": rules.checked_duration(said["due"], "due"),
+            "stale": rules.checked_duration(said["stale"], "stale"),
+            "expired": rules.checked_duration(said["expired"], "expired"),
+        }
+        if self.mirror is None:
+            asked["kind"] = self.kind.name
+        if said["after"]:
+            asked["after"] = None if said["after"] == "-" else said["after"]
+        if "platforms" in self.fields:
+            asked["platforms"] = re.split(r"[\s,]+", said["platforms"])
+            asked["with_referrers"] = said["with_referrers"]
+        return mirroring.Settings(**asked)
+
+    def specs(self) -> list[SourceSpec]:
+        """The sources with the connection settings that hold for them."""
+        lines = [line.strip() for line in self.cleaned_data["sources"].splitlines() if line.strip()]
+        references = [rules.checked_reference(line, self.kind) for line in lines]
+        wanted = self.cleaned_data["hold_for"].strip().lower()
+        hosts = list(dict.fromkeys(host_of(reference) for reference in references))
+        if wanted and wanted not in hosts:
+            raise RuleBroken("hold_for", f"None of the sources is at {wanted[:80]!r}. There are: {', '.join(hosts)}.")
+        sets_login = self.cleaned_data["login"] == SET
+        if sets_login and not wanted and len(hosts) > 1:
+            raise RuleBroken(
+                "hold_for", f"Say which host this login is for; otherwise it would go to {wording.joined(hosts)}."
+            )
+        present = {spec.reference: spec for spec in self.present}
+        return [
+            self._spec(reference, present, covered=not wanted or host_of(reference) == wanted)
+            for reference in references
+        ]
+
+    def _spec(self, reference: str, present: dict[str, SourceSpec], *, covered: bool) -> SourceSpec:
+        before = present.get(reference, SourceSpec(reference))
+        if not covered:
+            return before
+        said = self.cleaned_data
+        username, password, sealed = before.username, "", before.sealed
+        if said["login"] == SET:
+            username, password = said["username"], said["password"]
+            # The same user without a new password keeps the one that is stored.
+            sealed = "" if password else self._sealed(reference, username)
+        elif said["login"] == CLEAR:
+            username = sealed = ""
+        elif reference not in present:
+            # A further repository on a host that we log in at already.
+            known = next((s for s in self.present if s.username and host_of(s.reference) == host_of(reference)), None)
+            username, sealed = (known.username, known.sealed) if known else ("", "")
+        return SourceSpec(reference, said["insecure"], rules.checked_ca(said["ca_pem"]), username, password, sealed)
+
+    def _sealed(self, reference: str, username: str) -> str:
+        same = (s for s in self.present if s.username == username and host_of(s.reference) == host_of(reference))
+        return next((spec.sealed for spec in same), "")
+
+
+def host_of(reference: str) -> str:
+    """`host[:port]` of a reference or address."""
+    return (urlsplit(reference).netloc if "://" in reference else reference.partition("/")[0]).lower()
+
+
+def held_for(specs: Sequence[SourceSpec]) -> tuple[str, SourceSpec]:
+    """The host whose connection settings a form shows, and a source that has them; "" where they hold for all."""
+    special = [spec for spec in specs if spec.insecure or spec.ca_pem or spec.username]
+    if not special:
+        return "", SourceSpec("")
+    model = special[0]
+    alike = [(spec.insecure, spec.ca_pem, spec.username) for spec in specs]
+    hosts = {host_of(spec.reference) for spec in specs}
+    if len(hosts) > 1 and all(settings == alike[0] for settings in alike):
+        return "", model
+    return host_of(model.reference), model
+
+
+def compact(duration: timedelta) -> str:
+    """`9h`, `1d12h`, as it is typed."""
+    minutes = int(duration.total_seconds()) // 60
+    parts = ((minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "m"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "1m"
+
+
+def rhythm(mirror: Mirror) -> str:
+    """How often a mirror is synced, in words."""
+    return Schedule.parse(mirror.schedule_text).sentence()
