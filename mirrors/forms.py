@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from django import forms
 
-from mirrors import mirroring, wording
 from mirrors import mirror_rules as rules
+from mirrors import mirroring, wording
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Mirror, Role
 from mirrors.schedule import Schedule
@@ -88,6 +88,12 @@ class PersonForm(forms.Form):
 
 class RoleForm(forms.Form):
     role = forms.ChoiceField(choices=ROLE_CHOICES, widget=forms.RadioSelect)
+
+
+FOLDED = frozenset(
+    {"proxy", "hold_for", "insecure", "ca_pem", "login", "username", "password", "due", "stale", "expired", "keep"}
+    | {"platforms", "with_referrers"}
+)
 
 
 class MirrorForm(forms.Form):
@@ -182,8 +188,10 @@ class MirrorForm(forms.Form):
         self.present = mirroring.specs_of(mirror) if mirror else []
         super().__init__(data, initial=self._initial())
         self._word_for_kind()
-        others = Mirror.objects.for_pages().exclude(pk=mirror.pk if mirror else None)
-        names = [(other.name, f"behind {other.label}") for other in others]
+        others = [
+            other for other in Mirror.objects.order_by("position", "name") if mirror is None or other.pk != mirror.pk
+        ]
+        names = [(other.name, f"behind {other.label}") for other in others if other != mirror]
         self.fields["after"].choices = [("", "where it is" if mirror else "last"), ("-", "first"), *names]  # type: ignore[attr-defined]
         if mirror is not None:
             del self.fields["name"]
@@ -194,10 +202,8 @@ class MirrorForm(forms.Form):
 
     @property
     def advanced_open(self) -> bool:
-        """Whether something in the folded part wants to be seen: an error, or a setting that differs."""
-        folded = ("proxy", "hold_for", "insecure", "ca_pem", "login", "username", "password", "due", "stale", "expired")
-        folded += ("keep", "platforms", "with_referrers")
-        return any(name in self.errors for name in folded)
+        """Whether the folded part holds an error."""
+        return bool(self.errors.keys() & FOLDED)
 
     def _word_for_kind(self) -> None:
         kind = self.kind
@@ -211,10 +217,12 @@ class MirrorForm(forms.Form):
             sources = f"One a line, asked in order until one answers: host/path:tag, without https://. {tag}"
         self.fields["sources"].help_text = sources
         own = wording.every_text(kind.check_every)
-        self.fields[
-            "schedule"
-        ].help_text = f"Empty: {own}. Or 90m, 6h, 1d; five cron fields in UTC, such as 30 5 * * * for every day at 05:30; or manual."
-        self.fields["schedule"].widget.attrs["placeholder"] = compact(kind.check_every)
+        schedule = self.fields["schedule"]
+        schedule.help_text = (
+            f"Empty: {own}. Or 90m, 6h, 1d; five cron fields in UTC, such as 30 5 * * * for every day at 05:30; "
+            "or manual."
+        )
+        schedule.widget.attrs["placeholder"] = compact(kind.check_every)
         for limit in ("due", "stale", "expired"):
             self.fields[limit].widget.attrs["placeholder"] = compact(getattr(kind.limits, limit))
         self.fields["keep"].widget.attrs["placeholder"] = str(kind.keep)
