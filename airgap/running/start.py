@@ -1,6 +1,7 @@
 """The steps before the processes start: static files gathered, the broker's configuration written, programs named."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.core.management import call_command
@@ -12,18 +13,18 @@ from airgap.running.programs import Instance, Program
 DEMO_PORT = 5055
 
 
-def fingerprint(folders: list[str], version: str) -> str:
+def fingerprint(folders: Sequence[Path], version: str) -> str:
     """Changes when a static file is added, removed or edited, or the program is another version."""
     found = hashlib.sha256(version.encode())
     for folder in folders:
-        for path in sorted(Path(folder).rglob("*")):
+        for path in sorted(folder.rglob("*")):
             if path.is_file():
                 stat = path.stat()
                 found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return found.hexdigest()
 
 
-def gather_static_files(folders: list[str], root: Path, version: str) -> None:
+def gather_static_files(folders: Sequence[Path], root: Path, version: str) -> None:
     """collectstatic, unless nothing has changed since the last time (compressing takes a second)."""
     stamp, current = root / ".gathered", fingerprint(folders, version)
     if stamp.exists() and stamp.read_text() == current:
@@ -55,3 +56,8 @@ def all_programs(instance: Instance, *, upstream_port: int | None = None) -> lis
     extra = [programs.demo_upstream(instance, upstream_port)] if upstream_port else []
     core = [programs.web(instance), programs.worker(instance), programs.scheduler(instance)]
     return [*prepare_broker(instance), *extra, *core]
+
+
+def one_program(instance: Instance, name: str) -> Program:
+    """One of the programs that a container runs by itself; the broker is another container there."""
+    return {"web": programs.web, "worker": programs.worker, "scheduler": programs.scheduler}[name](instance)

@@ -30,11 +30,24 @@ class Command(BaseCommand):
             "--prepare", action="store_true", help="only prepare the data directory, before services start"
         )
 
-    def handle(self, *args: Any, demo: bool = False, prepare: bool = False, **options: Any) -> None:
+        parser.add_argument(
+            "--only",
+            choices=["web", "worker", "scheduler"],
+            help="become this one program (for containers; see deploy/)",
+        )
+
+    def handle(
+        self, *args: Any, demo: bool = False, prepare: bool = False, only: str | None = None, **options: Any
+    ) -> None:
         if demo and not os.environ.get("AIRGAP_DATA_DIR", "").strip():
             # Settings are read already; a process that starts with the variable set reads them right.
             os.environ["AIRGAP_DATA_DIR"] = str(settings.BASE_DIR / "data-demo")
             os.execv(sys.executable, [sys.executable, *sys.argv])
+        if only:
+            program = start.one_program(Instance.from_settings(settings), only)
+            os.environ["DJANGO_SETTINGS_MODULE"] = "airgap.settings"
+            os.chdir(settings.BASE_DIR)
+            os.execv(program.argv[0], program.argv)
         try:
             self.up(Instance.from_settings(settings), demo=demo, prepare=prepare)
         except CannotStart as problem:
