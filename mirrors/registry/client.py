@@ -267,16 +267,17 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self, method: str, path: str, repository: str, operation: str, headers: Mapping[str, str]
     ) -> Response:
         """An answer that is no 401 which a login could have cured. For an insecure source the scheme is found here."""
-        first = self.prefix
+        first, failure = self.prefix, None
         while True:
-            other = ""
             try:
                 response = self._logged_in(method, path, repository, operation, headers)
             except RegistryError as error:
                 other = self._other_scheme(error)
                 if not other or other == first:
                     self.prefix = self._spoken or first
-                    raise
+                    # What was spoken before failed for a reason of its own.
+                    raise (failure if failure and self._spoken == first else error) from None
+                failure = error
             else:
                 if not self._wants_tls(response):
                     return response

@@ -82,6 +82,7 @@ class Exchange:
                 with self.stop.attach(self._wire.abort):
                     return attempt()
             except RegistryError as error:
+                self.stop.check()
                 error.hops = tuple(self.hops)
                 pause = patience.pause_after(error)
                 if pause is None:
@@ -155,10 +156,10 @@ class Exchange:
         return response
 
     def _check_proxy(self, proxy: str, operation: str) -> None:
-        if proxy and not proxy.lower().startswith("http://"):
+        if proxy and (not proxy.lower().startswith("http://") or self._proxy == "?"):
             raise self.error(
                 "proxy",
-                f"The proxy {self._proxy} is not one that starts with http://",
+                f"The proxy {self._proxy} has no usable address that starts with http://",
                 operation,
                 "Only HTTP proxies can be used; give its address as http://host:port.",
             )

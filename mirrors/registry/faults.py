@@ -108,8 +108,8 @@ def _connect(chain: list[BaseException], who: str, timed_out: bool) -> _Said:
 def _proxy(chain: list[BaseException], phase: str, proxy: str, who: str, timed_out: bool) -> _Said:
     advice = f"Check the proxy's address, and that it lets this machine reach {who}."
     if phase == "proxy":
-        said = next((clean(str(item), 100) for item in chain if "Tunnel connection failed" in str(item)), "")
-        status = said.rpartition("Tunnel connection failed:")[2].strip(" '\")")
+        said = [clean(str(item), 100) for item in chain if str(item).startswith("Tunnel connection failed:")]
+        status = said[-1].partition(":")[2].strip() if said else ""
         if status.startswith("407"):
             advice = "Check the user name and password of the proxy."
         temporary = timed_out or status[:1] in ("", "5")
