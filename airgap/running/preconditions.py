@@ -97,12 +97,12 @@ def require_port(host: str, port: int) -> None:
 
 def kept_port(record: Path, first: int) -> int:
     """The loopback port in `record` if it is free, else from `first` on the next free one, which is then kept there."""
-    kept: list[int] = []
+    candidates = list(range(first, min(first + 200, 65536)))
     try:
-        kept.append(int(record.read_text()))
+        candidates.insert(0, int(record.read_text()))
     except (OSError, ValueError):
         pass
-    for port in [*kept, *range(first, min(first + 200, 65536))]:
+    for port in candidates:
         if port_is_free("127.0.0.1", port):
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_text(f"{port}\n")
