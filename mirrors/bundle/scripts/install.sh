@@ -386,7 +386,7 @@ advise() {
     say "  - Restart a running trivy server; it keeps the old database open."
     case " $paths " in *' java-db '*) say "  - Run: trivy clean --scan-cache    (jars seen before keep their old names until then)" ;; esac
     say "  - Scan with: --cache-dir '$cache'$flags --offline-scan"
-    say "    and, with Trivy 0.66 and later: --skip-version-check --disable-telemetry"
+    say "    and, with Trivy 0.64 and later: --skip-version-check --disable-telemetry"
     say "  - The cache belongs to user $(id -un 2>/dev/null || id -u); give it to the user who scans (chown -R) if that is another."
 }
 

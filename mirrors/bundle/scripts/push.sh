@@ -10,7 +10,8 @@ usage() {
 usage: sh push.sh [options] HOST[/PREFIX]
 
   --tool NAME     oras, skopeo, crane or regctl (default: the first one found)
-  --plain-http    the registry speaks HTTP, not HTTPS
+  --plain-http    the registry speaks HTTP, not HTTPS (on this machine's own
+                  address, 127.0.0.1 or localhost, both are tried)
   --dry-run       say what would be pushed where
   -h, --help      show this text
 
@@ -135,13 +136,20 @@ send() { # TARGET; </dev/null keeps the tools from reading the list that the loo
     esac </dev/null >"$temporary/log" 2>&1
 }
 
+send_either_way() { # TARGET
+    send "$1" && return
+    case $plain$host in nolocalhost | nolocalhost:* | no127.*) ;; *) return 1 ;; esac
+    plain=yes
+    send "$1"
+}
+
 push_all() {
     mkdir "$temporary" || die "No temporary folder could be made in ${TMPDIR:-/tmp}."
     printf '%s\n' "$pushes" >"$temporary/list" || die "$temporary could not be written."
     failed=no
     while IFS='	' read -r digest size type name; do
         make_layout "$digest" "$size" "$type"
-        if send "$host${prefix:+/$prefix}/$name"; then
+        if send_either_way "$host${prefix:+/$prefix}/$name"; then
             say "pushed $host${prefix:+/$prefix}/$name  $digest"
         else
             cat "$temporary/log" >&2
