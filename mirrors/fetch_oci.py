@@ -24,7 +24,7 @@ from mirrors.registry.manifests import Descriptor, Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
 from mirrors.trivy.layers import LayerError, LayerInspector
 from mirrors.trivy.metadata import MetadataError
-from mirrors.trivy.rules import RuleError, check_manifest
+from mirrors.trivy.rules import RuleError, check_checks_bundle, check_manifest
 
 Role = SnapshotBlob.Role
 FUTURE_LIMIT = timedelta(minutes=10)
@@ -88,7 +88,7 @@ def sync_oci(job: Job) -> Outcome:
         elif found == _WITHHELD:
             withheld.append(source.host)
             break
-        else:
+        elif isinstance(found, Held):
             held, confirmed = found, False
             ask_all = job.is_due(found.updated_at, job.now)
     if held and held.fetched:
@@ -122,26 +122,28 @@ class _Asking:
         job, source = self.job, self.source
         reference = connections.reference_of(source, job.mirror)
         self._client = client = connections.client_for(
-            source, job.mirror, stop=job.stop, listener=self.listener
+            source, job.mirror, stop=job.stop, listener=self.listener, timeouts=job.timeouts
         )
         job.story.stage = f"asking {source.host}"
         digest, _ = client.head_manifest(reference)
-        if digest and self._is_held(digest):
-            return self._same(digest)
+        if digest and self.held and self._is_held(self.held, digest):
+            return self._same(self.held, digest)
         if digest and self._still_lags(digest):
             job.story.warn(f"{source.host} still offers the older build {short(digest)}.", source=source.reference)
             return _LAGGING
         manifest = client.fetch_manifest(reference)
         layer = check_manifest(job.kind, manifest) if job.kind.one_layer else None
-        if self._is_same_layer(manifest, layer):
-            return self._same(manifest.digest)
+        if self.held and self._is_same_layer(self.held, manifest, layer):
+            return self._same(self.held, manifest.digest)
         source.manifest_digest = manifest.digest
         source.layer_digest = layer.digest if layer else ""
         source.lagging, source.updated_at = False, None
-        if layer and self._is_older_unseen(manifest, layer):
-            return self._lags()
+        if layer and self.held and self._is_older_unseen(self.held, manifest, layer):
+            return self._lags(self.held)
         if job.mirror.is_held and self.held and self.held.intact:
-            job.story.warn(f"{source.host} offers {short(manifest.digest)}; the mirror is held.", source=source.reference)
+            job.story.warn(
+                f"{source.host} offers {short(manifest.digest)}; the mirror is held.", source=source.reference
+            )
             return _WITHHELD
         return self._take(client, reference, manifest, layer)
 
@@ -152,22 +154,22 @@ class _Asking:
 
     # Is it what we hold?
 
-    def _is_held(self, digest: str) -> bool:
-        if self.held is None or not self.held.intact or self.job.mirror.with_referrers:
+    def _is_held(self, held: Held, digest: str) -> bool:
+        if not held.intact or self.job.mirror.with_referrers:
             return False
-        known = self.source.matching_snapshot_id is not None and self.source.matching_snapshot_id == self.held.snapshot_id
-        return digest == self.held.manifest_digest or (known and digest == self.source.matching_digest)
+        matching = self.source.matching_snapshot_id
+        known = matching is not None and matching == held.snapshot_id
+        return digest == held.manifest_digest or (known and digest == self.source.matching_digest)
 
-    def _is_same_layer(self, manifest: Manifest, layer: Descriptor | None) -> bool:
-        if self.held is None or not self.held.intact:
+    def _is_same_layer(self, held: Held, manifest: Manifest, layer: Descriptor | None) -> bool:
+        if not held.intact:
             return False
         if layer is not None:
-            return (layer.digest, layer.media_type) == (self.held.layer_digest, self.held.media_type)
-        return manifest.digest == self.held.manifest_digest and not self.job.mirror.with_referrers
+            return (layer.digest, layer.media_type) == (held.layer_digest, held.media_type)
+        return manifest.digest == held.manifest_digest and not self.job.mirror.with_referrers
 
-    def _same(self, digest: str) -> str:
-        source, held = self.source, self.held
-        assert held is not None
+    def _same(self, held: Held, digest: str) -> str:
+        source = self.source
         source.manifest_digest, source.layer_digest, source.lagging = digest, held.layer_digest, False
         source.updated_at = held.updated_at
         if digest != held.manifest_digest:
@@ -184,22 +186,22 @@ class _Asking:
             and source.updated_at and source.updated_at < held.updated_at
         )  # fmt: skip
 
-    def _is_older_unseen(self, manifest: Manifest, layer: Descriptor) -> bool:
+    def _is_older_unseen(self, held: Held, manifest: Manifest, layer: Descriptor) -> bool:
         """Older by what is known without its bytes: read before, or pushed before ours was built."""
-        if not self.job.kind.has_metadata or self.held is None or self.held.updated_at is None:
+        if not self.job.kind.has_metadata or held.updated_at is None:
             return False
         facts = LayerFacts.objects.filter(layer_digest=layer.digest, kind=self.job.kind.name).first()
         known = facts.updated_at if facts else manifest.created
         self.source.updated_at = known
-        return known is not None and known < self.held.updated_at
+        return known is not None and known < held.updated_at
 
-    def _lags(self) -> str:
-        source, held = self.source, self.held
-        assert held is not None and held.updated_at is not None
+    def _lags(self, held: Held) -> str:
+        source = self.source
         source.lagging = True
         built = f" (built {wording.utc_text(source.updated_at)})" if source.updated_at else ""
+        ours = f" of {wording.utc_text(held.updated_at)}" if held.updated_at else ""
         self.job.story.warn(
-            f"{source.host} offers an older build{built} than ours of {wording.utc_text(held.updated_at)}; not taken.",
+            f"{source.host} offers an older build{built} than ours{ours}; not taken.",
             source=source.reference,
         )
         return _LAGGING
@@ -211,7 +213,9 @@ class _Asking:
     ) -> str | Held:
         job, source = self.job, self.source
         blobs, raws = _everything(job, client, reference, manifest)
-        missing = [blob for blob in _distinct(blobs) if blob.role not in _MANIFEST_ROLES and blob.digest not in WELL_KNOWN]
+        missing = [
+            blob for blob in _distinct(blobs) if blob.role not in _MANIFEST_ROLES and blob.digest not in WELL_KNOWN
+        ]
         job.require_room(_bytes_to_fetch(job, missing))
         job.story.expect(sum(blob.size for blob in missing))
         facts = None
@@ -221,13 +225,17 @@ class _Asking:
             facts = found or facts
         for data in (*raws, *(WELL_KNOWN[blob.digest] for blob in blobs if blob.digest in WELL_KNOWN)):
             job.store.put(data)
+        if layer and job.kind.name == "trivy-checks":
+            # With an empty bundle Trivy evaluates nothing and says nothing about it.
+            with job.store.open(layer.digest) as file:
+                check_checks_bundle(file)
         updated_at = manifest.created if job.kind.one_layer else None
         if facts is not None:
             updated_at = facts.updated_at
             _refuse_future(source, facts.updated_at, job.now)
         source.updated_at = updated_at
         if facts and self.held and self.held.updated_at and facts.updated_at < self.held.updated_at:
-            return self._lags()
+            return self._lags(self.held)
         fetched = Fetched(
             identity=_identity(manifest, raws),
             manifest_digest=manifest.digest,
@@ -285,7 +293,9 @@ def _chosen(job: Job, index: Manifest) -> list[Descriptor]:
         offered = ", ".join(sorted({_platform_name(child) for child in index.manifests})) or "none"
         raise Refused(f"None of the platforms chosen ({', '.join(sorted(wanted))}) is offered; there are: {offered}.")
     if len(chosen) > MOST_CHILDREN:
-        raise Refused(f"The index names {len(chosen)} manifests; at most {MOST_CHILDREN} are mirrored. Choose platforms.")
+        raise Refused(
+            f"The index names {len(chosen)} manifests; at most {MOST_CHILDREN} are mirrored. Choose platforms."
+        )
     return chosen
 
 
@@ -330,9 +340,7 @@ def _identity(manifest: Manifest, raws: list[bytes]) -> str:
 
 def _bytes_to_fetch(job: Job, blobs: list[KeptBlob]) -> int:
     partial = {part.digest: part.size for part in job.store.partials()}
-    return sum(
-        max(0, blob.size - partial.get(blob.digest, 0)) for blob in blobs if not job.store.has(blob.digest)
-    )
+    return sum(max(0, blob.size - partial.get(blob.digest, 0)) for blob in blobs if not job.store.has(blob.digest))
 
 
 def _fetch(
@@ -350,9 +358,7 @@ def _fetch(
     inspector = LayerInspector(job.kind, blob.size) if inspect and facts is None else None
     try:
         began, before = time.monotonic(), job.story.bytes_downloaded
-        with job.store.partial(
-            blob.digest, blob.size, [inspector] if inspector else [], stop=job.stop
-        ) as partial:
+        with job.store.partial(blob.digest, blob.size, [inspector] if inspector else [], stop=job.stop) as partial:
             job.story.held(partial.offset)
             if partial.complete:
                 job.story.tell(f"Blob {short(blob.digest)} ({wording.size_text(blob.size)}) is in the store already.")

@@ -5,8 +5,8 @@ last time, opened, and its index.json read before it counts.
 """
 
 import json
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from mirrors import connections, wording
@@ -18,14 +18,16 @@ from mirrors.registry.errors import RegistryError
 from mirrors.registry.http import fetch_url
 from mirrors.registry.transport import Connection
 from mirrors.trivy.archives import ArchiveError
+from mirrors.trivy.entries import Format
 from mirrors.trivy.vex import (
+    SPEC_VERSION,
     ArchiveFacts,
     Location,
     VexError,
     VexRepository,
     VexSource,
     VexVersion,
-    archive_urls,
+    check_checksum,
     parse_repository,
     parse_source,
     read_archive,
@@ -34,9 +36,7 @@ from mirrors.trivy.vex import (
 
 Role = SnapshotBlob.Role
 MANIFEST_LIMIT = 1024 * 1024
-# The only version Trivy reads (pkg/vex/repo: schema version 0.1).
-SPEC = "0.1"
-POINTERS_NAMED = 20
+DOCUMENTS_NAMED = 20
 
 FAULTS = (*SOURCE_FAULTS, VexError, ArchiveError)
 
@@ -91,6 +91,17 @@ class _Archive:
     size: int
 
 
+@dataclass(frozen=True)
+class _Mirrored:
+    """A location whose archive is in the store and was read to its end."""
+
+    version: VexVersion
+    location: Location
+    archive: _Archive
+    facts: ArchiveFacts
+    format: Format
+
+
 class _Asking:
     """One source being asked, with what it remembers of its archives: URL to ETag and digest."""
 
@@ -109,53 +120,56 @@ class _Asking:
         form = parse_source(self.source.reference)
         self.job.story.stage = f"asking {self.source.host}"
         if form.form == "base":
-            raw = self._document(f"{form.url.rstrip('/')}/.well-known/vex-repository.json")
-            repository = parse_repository(raw)
-            given: dict[str, _Archive] = {}
-        else:
-            url, archive, raw = self._from_archive(form)
-            repository = parse_repository(raw)
-            given = {url: archive}
-            if form.form == "archive":
-                return self._assemble(raw, repository, self._as_given(form, repository, archive))
-        self.fetched.update(given)
-        return self._assemble(raw, repository, self._mirrored(repository))
+            raw = self._document(form.manifest_url)
+            return self._assemble(raw, self._mirrored(parse_repository(raw)))
+        place, archive, raw = self._from_archive(form)
+        repository = parse_repository(raw)
+        if form.form == "archive":
+            return self._assemble(raw, self._as_given(place, repository, archive))
+        return self._assemble(raw, self._mirrored(repository))
 
     # The manifest
 
     def _document(self, url: str) -> bytes:
         sink = _Small()
         fetch_url(
-            url, self._connection(url), sink, stop=self.job.stop, listener=self.listener, limit=MANIFEST_LIMIT
+            url,
+            self._connection(url),
+            sink,
+            stop=self.job.stop,
+            listener=self.listener,
+            timeouts=self.job.timeouts,
+            limit=MANIFEST_LIMIT,
         )
         return bytes(sink.data)
 
-    def _from_archive(self, form: VexSource) -> tuple[str, _Archive, bytes]:
+    def _from_archive(self, form: VexSource) -> tuple[Location, _Archive, bytes]:
         """The archive a GitHub repository or archive source is, and the manifest inside it."""
         refusal: RegistryError | None = None
-        for url in archive_urls(form):
+        for place in form.candidates:
             try:
-                archive = self._archive(url)
+                archive = self._archive(place)
             except RegistryError as error:
                 if error.code != "not-found":
                     raise
-                refusal = error
+                refusal = refusal or error
                 continue
-            facts = self._open(archive, form.format, form.subdir)
+            facts = self._open(archive, place.format, place.subdir)
             if facts.repository_manifest is None:
                 raise Refused(
-                    f"The archive {url} has no vex-repository.json beside its index.json; it is not a VEX repository."
+                    f"The archive {place.fetch_url} has no vex-repository.json beside its index.json; "
+                    "it is not a VEX repository."
                 )
-            return url, archive, facts.repository_manifest
+            return place, archive, facts.repository_manifest
         raise refusal or Refused(f"{self.source.reference} names no archive.")
 
     # The archives
 
-    def _archive(self, url: str) -> _Archive:
-        """The bytes behind a URL, in the store; not fetched when the server says they are unchanged."""
+    def _archive(self, place: Location) -> _Archive:
+        """The bytes of a location, in the store; not fetched when the server says they are unchanged."""
+        url, job = place.fetch_url, self.job
         if url in self.fetched:
             return self.fetched[url]
-        job = self.job
         known = self.known.get(url, {})
         digest = str(known.get("digest", ""))
         etag = str(known.get("etag", "")) if digest and job.store.is_pristine(digest) else ""
@@ -168,6 +182,7 @@ class _Asking:
                 incoming,
                 stop=job.stop,
                 listener=self.listener,
+                timeouts=job.timeouts,
                 limit=job.kind.layer_limit,
                 etag=etag,
             )
@@ -176,95 +191,98 @@ class _Asking:
             else:
                 job.require_room(incoming.offset)
                 archive = _Archive(*incoming.commit())
+        if remark := check_checksum(place, archive.digest):
+            job.story.warn(remark, source=self.source.reference)
         self.known[url] = {"etag": answer.etag or "", "digest": archive.digest}
         self.fetched[url] = archive
         if received := job.story.bytes_downloaded - before:
             job.story.tell(f"Received {wording.size_text(received)}: archive {short(archive.digest)}.")
         return archive
 
-    def _open(self, archive: _Archive, format: str, subdir: str) -> ArchiveFacts:
+    def _open(self, archive: _Archive, format: Format, subdir: str) -> ArchiveFacts:
         with self.job.store.open(archive.digest) as file:
             return read_archive(file, format, subdir)
 
-    def _as_given(
-        self, form: VexSource, repository: VexRepository, archive: _Archive
-    ) -> list[tuple[VexVersion, int, Location, _Archive, ArchiveFacts]]:
+    def _as_given(self, place: Location, repository: VexRepository, archive: _Archive) -> list[_Mirrored]:
         """An archive source is its own first location of version 0.1, whatever host its manifest names."""
-        for number, version in enumerate(repository.versions):
-            if version.spec_version == SPEC and version.locations:
-                facts = self._open(archive, form.format, form.subdir)
-                return [(version, number, version.locations[0], archive, facts)]
-        raise Refused(f"The manifest inside {self.source.reference} has no location of version {SPEC}, the one Trivy reads.")
+        version = repository.version(SPEC_VERSION)
+        if version is None or not version.locations:
+            raise Refused(
+                f"The manifest inside {self.source.reference} has no location of version {SPEC_VERSION}, "
+                "the one Trivy reads."
+            )
+        facts = self._open(archive, place.format, place.subdir)
+        return [_Mirrored(version, version.locations[0], archive, facts, place.format)]
 
-    def _mirrored(self, repository: VexRepository) -> list[tuple[VexVersion, int, Location, _Archive, ArchiveFacts]]:
+    def _mirrored(self, repository: VexRepository) -> list[_Mirrored]:
         """Every location that could be fetched and opened; a bad one is told and left out."""
-        mirrored = []
-        for number, version in enumerate(repository.versions):
+        mirrored: list[_Mirrored] = []
+        for version in repository.versions:
             before = len(mirrored)
             for location in version.locations:
                 try:
                     if not location.supported:
-                        raise Refused(f"{location.original} is of a form that is not mirrored (only http and https are).")
-                    archive = self._archive(location.fetch_url)
+                        raise Refused(f"{location.original} is not mirrored: {location.reason}.")
+                    archive = self._archive(location)
                     facts = self._open(archive, location.format, location.subdir)
                 except FAULTS as error:
                     self.problems.append(str(error))
                     self.job.story.warn(str(error), source=self.source.reference)
                     continue
-                mirrored.append((version, number, location, archive, facts))
-            if len(mirrored) == before and version.spec_version == SPEC:
+                mirrored.append(_Mirrored(version, location, archive, facts, location.format))
+            if len(mirrored) == before and version.spec_version == SPEC_VERSION:
                 reasons = " ".join(self.problems) or "it names none."
-                raise Refused(f"No location of version {SPEC} of this VEX repository could be mirrored: {reasons}")
+                raise Refused(
+                    f"No location of version {SPEC_VERSION} of this VEX repository could be mirrored: {reasons}"
+                )
         if not mirrored:
             raise Refused("This VEX repository's manifest names no version that could be mirrored.")
         return mirrored
 
-    def _assemble(
-        self,
-        raw: bytes,
-        repository: VexRepository,
-        mirrored: list[tuple[VexVersion, int, Location, _Archive, ArchiveFacts]],
-    ) -> Fetched:
+    def _assemble(self, raw: bytes, mirrored: list[_Mirrored]) -> Fetched:
         store = self.job.store
         blobs = [KeptBlob(store.put(raw), len(raw), Role.VEX_MANIFEST, "application/json", "vex-repository.json")]
-        for version, number, location, archive, facts in mirrored:
-            self._tell_pointers(facts)
-            place = version.locations.index(location)
-            name = served_name(number, place, location)
+        for entry in mirrored:
+            self._tell_unusable(entry.facts)
+            place = entry.version.locations.index(entry.location)
+            name = served_name(entry.version.spec_version, place, replace(entry.location, format=entry.format))
             details: dict[str, object] = {
-                "location": location.original,
-                "subdir": facts.subdir,
-                "format": facts.format,
-                "spec_version": version.spec_version,
-                "served": name,
+                "location": entry.location.original,
+                "subdir": entry.facts.top,
+                "format": entry.format,
+                "spec_version": entry.version.spec_version,
+                "served": name if fnmatchcase(entry.facts.top, entry.location.subdir) else f"{name}//{entry.facts.top}",
             }
-            blobs.append(KeptBlob(archive.digest, archive.size, Role.VEX_ARCHIVE, "application/gzip", name, details))
-        first = next((entry for entry in mirrored if entry[0].spec_version == SPEC), mirrored[0])
-        facts = first[4]
-        updated_at: datetime | None = facts.updated_at
+            media_type = "application/zip" if entry.format == "zip" else "application/gzip"
+            blobs.append(
+                KeptBlob(entry.archive.digest, entry.archive.size, Role.VEX_ARCHIVE, media_type, name, details)
+            )
+        first = next((entry for entry in mirrored if entry.version.spec_version == SPEC_VERSION), mirrored[0])
         listed = [[blob.digest, blob.details.get("location", "")] for blob in blobs]
         return Fetched(
             identity=digest_of(json.dumps(listed).encode()),
             manifest_digest=blobs[0].digest,
-            layer_digest=first[3].digest,
+            layer_digest=first.archive.digest,
             media_type="application/json",
             source=self.source,
             blobs=tuple(blobs),
-            tag=SPEC,
-            item_count=facts.packages,
-            updated_at=updated_at,
+            tag=SPEC_VERSION,
+            item_count=first.facts.packages,
+            updated_at=first.facts.updated_at,
         )
 
-    def _tell_pointers(self, facts: ArchiveFacts) -> None:
-        if facts.pointers:
-            named = ", ".join(facts.pointers[:POINTERS_NAMED])
-            more = len(facts.pointers) - POINTERS_NAMED
-            tail = f" and {more} more" if more > 0 else ""
-            self.job.story.warn(
-                f"{wording.counted(len(facts.pointers), 'document')} of the archive only point to git LFS and hold no "
-                f"statement; Trivy warns and keeps the finding: {named}{tail}.",
-                source=self.source.reference,
-            )
+    def _tell_unusable(self, facts: ArchiveFacts) -> None:
+        """Documents that Trivy will warn about and pass over, keeping the finding."""
+        for documents, what in ((facts.pointers, "only git LFS pointers"), (facts.missing, "named but not there")):
+            if documents:
+                named = ", ".join(documents[:DOCUMENTS_NAMED])
+                more = len(documents) - DOCUMENTS_NAMED
+                count = wording.counted(len(documents), "document")
+                tail = f" and {more} more" if more > 0 else ""
+                self.job.story.warn(
+                    f"Of what the archive's index names, {what}: {count} ({named}{tail}). Trivy keeps their findings.",
+                    source=self.source.reference,
+                )
 
     def _connection(self, url: str) -> Connection:
         """The source's own credentials, CA and leniency hold for its host only; the proxy for every host."""

@@ -6,12 +6,15 @@ from datetime import datetime, timedelta
 
 from mirrors import retention
 from mirrors.blobs import BlobStore
-from mirrors.digests import short
+from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
 from mirrors.registry.errors import RegistryError
+from mirrors.registry.transport import Timeouts
 from mirrors.stopping import StopSignal
 from mirrors.story import SourceListener, Story
 from mirrors.trivy.catalogue import Kind
+
+TIMEOUTS = Timeouts()
 
 
 class SyncFailed(Exception):
@@ -84,6 +87,7 @@ class Job:
     story: Story
     stop: StopSignal
     now: datetime
+    timeouts: Timeouts = field(default_factory=lambda: TIMEOUTS)
     failures: list[str] = field(default_factory=list)
     retries: list[datetime] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
@@ -98,7 +102,8 @@ class Job:
             if not self.store.has(blob.digest) or self.store.size(blob.digest) != blob.size_bytes:
                 self.story.warn(f"Blob {short(blob.digest)} of what we hold is missing; it is fetched again.")
                 return False
-            if blob.role == SnapshotBlob.Role.INDEX and blob.details.get("platforms", []) != sorted(self.mirror.platforms):
+            is_index = blob.role == SnapshotBlob.Role.INDEX
+            if is_index and blob.details.get("platforms", []) != sorted(self.mirror.platforms):
                 self.story.tell("Other platforms are chosen than what we hold; asking for those.")
                 return False
         return True
@@ -135,7 +140,7 @@ class Job:
 
     def failed(self, source: Source, error: Exception, listener: SourceListener) -> None:
         """The source failed or offered something bad: written down, and the next one is asked."""
-        sentence = str(error)
+        sentence = _sentence(source, error)
         source.asked_at, source.error, source.retry_at = self.now, sentence, None
         if listener.clock_skew_seconds is not None:
             source.clock_skew_seconds = listener.clock_skew_seconds
@@ -155,3 +160,11 @@ class Job:
         """Raise before the first byte when the download would leave less than the reserve."""
         if byte_count:
             retention.require_room(byte_count)
+
+
+def _sentence(source: Source, error: Exception) -> str:
+    """The error in words, with the source it is about and what to do."""
+    text = str(error)
+    if isinstance(error, DigestError):
+        text += " It was thrown away. If it happens again, something on the way changes what is downloaded."
+    return text if source.host in text else f"{source.host}: {text}"

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connections, transaction
@@ -61,9 +62,7 @@ class Lease:
 # Asking
 
 
-def request_sync(
-    mirror: Mirror, *, trigger: str, by: str, now: datetime, losses: int = 0
-) -> tuple[SyncRun, bool]:
+def request_sync(mirror: Mirror, *, trigger: str, by: str, now: datetime, losses: int = 0) -> tuple[SyncRun, bool]:
     """The mirror's open run, made now if there is none; and whether it was made."""
     if settings.AIRGAP_SIDE == "isolated":
         raise RunError("This is an isolated instance: it takes data from bundles and asks no source.")
@@ -148,7 +147,14 @@ def put_back(lease: Lease) -> None:
 
 
 def close(
-    lease: Lease, state: str, *, now: datetime, error: str = "", note: str = "", retry_at: datetime | None = None, **values: object
+    lease: Lease,
+    state: str,
+    *,
+    now: datetime,
+    error: str = "",
+    note: str = "",
+    retry_at: datetime | None = None,
+    **values: object,
 ) -> None:
     """End the run as its holder: outcome, what the mirror remembers of it, and when it is tried next.
 
@@ -190,7 +196,8 @@ def next_try(mirror: Mirror, run: SyncRun, *, now: datetime, retry_at: datetime 
     if retry_at is not None and retry_at > now:
         return retry_at
     if run.state == SyncRun.State.FAILED:
-        return min(regular, now + FIRST_RETRY * 2 ** min(mirror.failures - 1, 10))
+        soon: timedelta = FIRST_RETRY * 2 ** min(mirror.failures - 1, 10)
+        return min(regular, now + soon)
     return regular
 
 
@@ -234,7 +241,8 @@ def close_lost(now: datetime) -> list[SyncRun]:
     running = SyncRun.objects.open().filter(state=SyncRun.State.RUNNING).select_related("mirror")
     known_gone = [run.pk for run in running if is_gone(run.worker)]
     for run in running.filter(silent | Q(pk__in=known_gone)):
-        sentence = f"The worker {run.worker.split(':')[0]} went away while it was running this. A new run goes on where it stopped."
+        host = run.worker.split(":")[0]
+        sentence = f"The worker on {host} went away while it was running this. A new run goes on where it stopped."
         with transaction.atomic():
             closed = (
                 SyncRun.objects.held_by(run.pk, run.lease)
@@ -280,7 +288,7 @@ def unsent(now: datetime) -> list[SyncRun]:
 
 
 class Heart:
-    """Beats for one run from a thread of its own: once a second it writes progress, and learns whether the run is still ours."""
+    """Beats for one run from a thread of its own: writes progress once a second, and learns whether the run is ours."""
 
     def __init__(self, lease: Lease, stop: StopSignal, pulse: "Pulse", every: float = 1.0) -> None:
         self._lease, self._stop, self._pulse, self._every = lease, stop, pulse, every
@@ -303,7 +311,7 @@ class Heart:
                         self._stop.set(CLOSED)
                         return
                     self._pulse.flush()
-                except Exception:  # noqa: BLE001 - a database that is away for a moment must not end the transfer
+                except Exception:  # a database that is away for a moment must not end the transfer
                     logger.warning("The heartbeat of run %s could not be written", self._lease.run_id, exc_info=True)
                     connections.close_all()
         finally:
@@ -318,4 +326,3 @@ class Pulse:
 
     def flush(self) -> None:
         """Write the steps told so far."""
-

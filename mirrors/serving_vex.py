@@ -25,6 +25,7 @@ def manifest_for(snapshot: Snapshot, store: BlobStore, base_url: str) -> bytes:
 
 def archive_named(snapshot: Snapshot, file: str) -> SnapshotBlob | None:
     for blob in snapshot.blobs.filter(role=Role.VEX_ARCHIVE):
-        if blob.details.get("served") == file:
+        # What is served may name a folder of its own inside the archive: name//folder.
+        if str(blob.details.get("served", "")).partition("//")[0] == file:
             return blob
     return None

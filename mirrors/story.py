@@ -6,6 +6,7 @@ Lines and numbers are kept in memory and written by the run's heart, once a seco
 import threading
 import time
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.utils import timezone
@@ -78,9 +79,10 @@ class Story(runs.Pulse):
                 speed = max(0, self.bytes_done - before) / seconds
                 self._rate = speed if not self._rate else 0.6 * self._rate + 0.4 * speed
                 self._measured = (time.monotonic(), self.bytes_done)
-            return {**self.totals(), "stage": self.stage, "source_reference": self.source, "rate_bytes": int(self._rate)}
+            shown = {"stage": self.stage, "source_reference": self.source, "rate_bytes": int(self._rate)}
+            return {**self.totals(), **shown}
 
-    def totals(self) -> dict[str, object]:
+    def totals(self) -> dict[str, Any]:
         return {
             "bytes_total": self.bytes_total,
             "bytes_done": self.bytes_done,
@@ -110,9 +112,8 @@ class SourceListener(Listener):
         )
 
     def retry(self, reason: str, attempt: int, wait_seconds: float) -> None:
-        self._story.warn(
-            f"{reason} Trying again in {wording.duration_text(wait_seconds)} (try {attempt + 1}).", source=self._reference
-        )
+        wait = wording.duration_text(wait_seconds)
+        self._story.warn(f"{reason} Trying again in {wait} (try {attempt + 1}).", source=self._reference)
 
     def received(self, byte_count: int) -> None:
         self._story.received(byte_count)

@@ -7,6 +7,7 @@ transaction that makes it current, and that transaction also ends the run, under
 import logging
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -18,6 +19,7 @@ from mirrors.fetch_oci import sync_oci
 from mirrors.fetch_vex import sync_vex
 from mirrors.job import Fetched, Job, Outcome, SyncFailed
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, SyncRun
+from mirrors.secrets import SecretError
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.story import Story
 
@@ -42,9 +44,10 @@ def perform(run_id: int, *, stop: StopSignal | None = None, store: BlobStore | N
             _make(lease, story, stop, store or content.store())
     except runs.LeaseLost:
         logger.info("Run %s was closed by somebody else; nothing was switched", run_id)
+        return True
     finally:
         runs.leave(run_id)
-        story.flush()
+    story.flush()
     return True
 
 
@@ -57,12 +60,11 @@ def _make(lease: runs.Lease, story: Story, stop: StopSignal, store: BlobStore) -
         if stop.reason == runs.SHUTDOWN:
             story.warn("The worker is shut down; the run goes on where it stopped when one starts again.")
             runs.put_back(lease)
-        raise_if_open = stop.reason not in (runs.SHUTDOWN, runs.CLOSED)
-        if raise_if_open:
-            runs.stop_run(run, by=stop.reason or "the command line", now=timezone.now())
+        elif stop.reason != runs.CLOSED:
+            runs.stop_run(run, by=stop.reason, now=timezone.now())
     except SyncFailed as failure:
         _fail(lease, story, str(failure), retry_at=failure.retry_at)
-    except (StoreError, retention.NoRoomError) as trouble:
+    except (StoreError, SecretError, retention.NoRoomError) as trouble:
         story.fail(str(trouble))
         _fail(lease, story, str(trouble))
     except runs.LeaseLost:
@@ -71,7 +73,8 @@ def _make(lease: runs.Lease, story: Story, stop: StopSignal, store: BlobStore) -
         if stop.is_set():
             logger.info("Run %s ended while it was being stopped", lease.run_id, exc_info=True)
             return
-        sentence = f"A fault in Airgap itself ended this run ({type(fault).__name__}). The worker's log has the details."
+        fault_name = type(fault).__name__
+        sentence = f"A fault in Airgap itself ended this run ({fault_name}). The worker's log has the details."
         story.fail(sentence)
         _fail(lease, story, sentence)
         raise
@@ -103,7 +106,7 @@ def _conclude(lease: runs.Lease, run: SyncRun, story: Story, outcome: Outcome, s
     now = timezone.now()
     stop.check()
     with transaction.atomic():
-        mirror = Mirror.objects.select_for_update().select_related("current").get(pk=run.mirror_id)
+        mirror = Mirror.objects.select_for_update(of=("self",)).select_related("current").get(pk=run.mirror_id)
         state, note, snapshot = State.UNCHANGED, outcome.note, mirror.current
         if outcome.fetched is not None:
             before = mirror.current
@@ -115,10 +118,14 @@ def _conclude(lease: runs.Lease, run: SyncRun, story: Story, outcome: Outcome, s
                 state, note = State.SUCCEEDED, "What was missing or damaged of it was fetched again."
         elif outcome.confirmed and mirror.current_id is not None:
             Snapshot.objects.confirm(mirror.current_id, now)
-        story.tell(note or ("Nothing new: a source offers exactly what we hold." if outcome.confirmed else "Nothing new."))
-        runs.close(
-            lease, state, now=now, note=note, snapshot=snapshot, source_reference=story.source, rate_bytes=0, **story.totals()
-        )
+        story.tell(note or "Nothing new.")
+        values: dict[str, Any] = {
+            "snapshot": snapshot,
+            "source_reference": story.source,
+            "rate_bytes": 0,
+            **story.totals(),
+        }
+        runs.close(lease, state, now=now, note=note, **values)
 
 
 def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:

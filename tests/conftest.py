@@ -1,9 +1,11 @@
 """Fixtures every test may use."""
 
+import importlib
 import os
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connection
 
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, Role, Source, User
@@ -15,6 +17,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("servers"):
                 item.add_marker(pytest.mark.skip(reason="runs in make test-servers"))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """Tests with real transactions empty every table afterwards, which the append-only record refuses: its triggers
+    are taken away here, and tests/test_append_only.py puts them back to try them."""
+    with django_db_blocker.unblock():
+        append_only(apply=False)
+
+
+def append_only(*, apply: bool) -> None:
+    migration = importlib.import_module("mirrors.migrations.0002_append_only_record")
+    statements = {
+        ("sqlite", True): migration.SQLITE,
+        ("sqlite", False): migration.SQLITE_BACK,
+        ("postgresql", True): migration.POSTGRES,
+        ("postgresql", False): migration.POSTGRES_BACK,
+    }[(connection.vendor, apply)]
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import getpass
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,8 +38,8 @@ class PlainCommand(BaseCommand):
     expected: tuple[type[Exception], ...] = ()
     fault_status = FAILED
 
-    def run(self, **options: Any) -> int:
-        raise NotImplementedError
+    # Each command names its own options; the parser guarantees that they are there.
+    run: Callable[..., int]
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -52,7 +52,9 @@ class PlainCommand(BaseCommand):
             status = self.complain(str(error), self.fault_status, options)
         except DatabaseError as error:
             logger.debug("database", exc_info=True)
-            status = self.complain(f"The database cannot be used: {str(error).splitlines()[0]}.", self.fault_status, options)
+            status = self.complain(
+                f"The database cannot be used: {str(error).splitlines()[0]}.", self.fault_status, options
+            )
         except KeyboardInterrupt:
             status = self.complain("Stopped.", FAILED, options)
         except Exception as fault:  # noqa: BLE001 - the door: one sentence for people, the traceback for --traceback

@@ -30,7 +30,7 @@ def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_not_required
 @require_safe
-def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponse:
+def vex_archive(request: HttpRequest, name: str, file: str) -> FileResponse:
     snapshot = serving_vex.current_repository(name)
     blob = serving_vex.archive_named(snapshot, file) if snapshot else None
     if blob is None:
