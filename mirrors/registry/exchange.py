@@ -30,6 +30,8 @@ T = TypeVar("T")
 ERROR_LIMIT = 64 * 1024
 _ERROR_SECONDS = 5.0
 CHUNK = 256 * 1024
+_RECORD = 16 * 1024
+_GATHER_SECONDS = 0.05
 MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NETWORK_ERRORS = (RequestException, HTTPError, HTTPException, OSError, ValueError)
@@ -197,12 +199,14 @@ class Exchange:
     # Bodies
 
     def stream(self, response: Response, operation: str) -> Iterator[bytes]:
-        """The body as it arrives, one `recv` at a time, undecoded. RegistryError when it stalls, crawls or breaks.
+        """The body as it arrives, undecoded. RegistryError when it stalls, crawls or breaks, after what came before.
 
         An early end of a body without Content-Length is not seen here.
         """
         gauge = Gauge(self.timeouts)
         limits, patience = self.timeouts, self._patience
+        failure: Exception | None = None
+        chunk = b""
         while True:
             self.stop.check()
             left = patience.left()
@@ -210,18 +214,40 @@ class Exchange:
                 raise self._slow(operation)
             self._wire.until(min(limits.read, left))
             began = time.monotonic()
-            try:
-                chunk = response.raw.read1(CHUNK, decode_content=False)
-            except _NETWORK_ERRORS as error:
-                raise self._failed(error, operation) from error
+            chunk, failure = self._gather(response, began)
+            is_well = gauge.add(len(chunk), time.monotonic() - began)
+            if chunk:
+                yield chunk
+            if failure is not None:
+                raise self._failed(failure, operation) from failure
             if not chunk:
                 self.stop.check()
                 return
-            if gauge.add(len(chunk), time.monotonic() - began):
+            if is_well:
                 patience.still_good()
             elif gauge.is_too_slow():
                 raise self._slow(operation)
-            yield chunk
+
+    def _gather(self, response: Response, began: float) -> tuple[bytes, Exception | None]:
+        """Bytes for one chunk, and what broke while they came.
+
+        One `recv` a call, so that a trickle is noticed. TLS gives 16 KiB at a time, which are put together as long as
+        that does not hold them up.
+        """
+        pieces: list[bytes] = []
+        room = CHUNK
+        try:
+            while room > 0:
+                piece = response.raw.read1(room, decode_content=False)
+                if not piece:
+                    break
+                pieces.append(piece)
+                room -= len(piece)
+                if room < _RECORD or time.monotonic() - began > _GATHER_SECONDS:
+                    break
+        except _NETWORK_ERRORS as error:
+            return b"".join(pieces), error
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), None
 
     def first_byte(self, response: Response, operation: str) -> None:
         """Wait for the body to begin."""
