@@ -2,6 +2,9 @@
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from mirrors import clock, standing
 
 SIDES = {"connected": "connected side", "isolated": "isolated side", "both": "connected and isolated side"}
 SECTIONS = (
@@ -26,4 +29,6 @@ def instance(request: HttpRequest) -> dict[str, object]:
         "is_isolated": settings.AIRGAP_SIDE == "isolated",
         "program_version": settings.VERSION,
         "section": section_of(request.path),
+        # Asked for by base.html, only where somebody is signed in and the page does not bring its own.
+        "clock_banner": SimpleLazyObject(lambda: standing.clock_banner(clock.trusted_now())),
     }

@@ -14,7 +14,20 @@
 
   document.addEventListener("htmx:beforeRequest", function (event) {
     const polled = !event.detail.requestConfig.triggeringEvent;
-    if (polled && document.hidden) event.preventDefault();
+    const selecting = String(document.getSelection()) !== "";
+    if (polled && (document.hidden || selecting)) event.preventDefault();
+  });
+
+  // What somebody unfolded stays unfolded when its part of the page is replaced.
+  let unfolded = [];
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    unfolded = Array.from(event.detail.target.querySelectorAll("details[id][open]"), function (part) { return part.id; });
+  });
+  document.addEventListener("htmx:afterSwap", function () {
+    unfolded.forEach(function (id) {
+      const part = document.getElementById(id);
+      if (part) part.open = true;
+    });
   });
 
   // A session that ended while the page was polling answers with the login page: show that, not a login inside a row.

@@ -1,7 +1,75 @@
-"""Being written."""
+"""The dashboard: a sentence, a row a database, and what moves. One view for the page and its live parts."""
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.db.models import Count, Sum
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.views.decorators.http import require_safe
+
+from mirrors import clock, retention, standing
+from mirrors.blobs import StoreError
+from mirrors.models import Mirror, Snapshot
+from mirrors.views.page import PageRequest, live_page
+from mirrors.views.rows import drawn, drawn_rows, row_of
+
+# Running rows ask for themselves; the whole looks again for what the schedule began and ended.
+LOOK_AGAIN_SECONDS = 20
 
 
-def dashboard(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@require_safe
+def dashboard(request: PageRequest) -> HttpResponse:
+    """How everything stands; `?row=NAME` is one row, for htmx."""
+    if name := request.GET.get("row"):
+        return row(request, name) if request.htmx else redirect("mirrors:dashboard")
+    overview = standing.overview(clock.trusted_now())
+    return live_page(
+        request,
+        "dashboard/dashboard.html",
+        "dashboard/_board.html",
+        _context(request, overview),
+        every=LOOK_AGAIN_SECONDS,
+    )
+
+
+def row(request: PageRequest, name: str) -> HttpResponse:
+    """One row alone. When its run has ended, the page is told to look at the rest again."""
+    mirror = get_object_or_404(Mirror.objects.select_related("current"), name=name)
+    reading = clock.trusted_now()
+    found = standing.standings([mirror], reading)[0]
+    response = HttpResponse(drawn(row_of(found, reading.now, request.user.may_operate)))
+    if found.open_run is None:
+        response["HX-Trigger-After-Settle"] = "look-again"
+    return response
+
+
+def _context(request: PageRequest, overview: standing.Overview) -> dict[str, object]:
+    user = request.user
+    try:
+        space = retention.space(overview.now)
+    except StoreError:
+        space = None
+    return {
+        "overview": overview,
+        "rows": drawn_rows(overview.standings, overview.now, user),
+        "now": overview.now,
+        "may_operate": user.may_operate,
+        "may_administer": user.may_administer,
+        "schedule_on": settings.AIRGAP_SCHEDULE,
+        "courier_days": settings.AIRGAP_COURIER_DAYS,
+        "space": space,
+        "holders": _holders(overview),
+        # The board shows it itself, so that it comes and goes with the rest.
+        "clock_banner": "",
+    }
+
+
+def _holders(overview: standing.Overview) -> list[dict[str, object]]:
+    """The mirrors whose snapshots weigh most, from one grouped query."""
+    labels = {found.mirror.pk: found.mirror.label for found in overview.standings}
+    rows = Snapshot.objects.order_by().values("mirror_id").annotate(bytes=Sum("size_bytes"), count=Count("pk"))
+    heaviest = sorted(rows, key=lambda row: -row["bytes"])[:2]
+    return [
+        {"label": labels.get(row["mirror_id"], "a deleted mirror"), "bytes": row["bytes"], "count": row["count"]}
+        for row in heaviest
+        if row["bytes"]
+    ]

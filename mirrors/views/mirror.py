@@ -1,23 +1,220 @@
-"""Being written."""
+"""One database: its verdict, its age over time, its snapshots and sources, and what can be done with them."""
 
-from django.http import HttpRequest, HttpResponse
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Exists, OuterRef
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from mirrors import clock, plot, runs, snapshots, standing, tasks
+from mirrors.freshness import BUILT
+from mirrors.models import BundleSnapshot, Mirror, Snapshot, SyncRun
+from mirrors.schedule import Schedule, ScheduleError
+from mirrors.snapshots import SnapshotError
+from mirrors.standing import Standing
+from mirrors.views.access import address_of, operator_required
+from mirrors.views.dashboard import row
+from mirrors.views.page import PageRequest, live_page
+from mirrors.views.rows import about, moving, ruler_drawing
+
+SNAPSHOTS_SHOWN = 100
+RUNS_SHOWN = 6
+PLOTTED = timedelta(days=14)
+CONFIRMATIONS_PLOTTED = 200
+SKEW_WORTH_TELLING = 60
+RUNNING_SECONDS, RESTING_SECONDS = 2, 20
 
 
-def mirror_detail(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@require_safe
+def mirror_detail(request: PageRequest, name: str) -> HttpResponse:
+    mirror = get_object_or_404(Mirror.objects.select_related("current"), name=name)
+    reading = clock.trusted_now()
+    found = standing.standings([mirror], reading)[0]
+    return live_page(
+        request,
+        "mirror/mirror.html",
+        "mirror/_body.html",
+        _context(request, found, reading.now),
+        every=RUNNING_SECONDS if found.open_run is not None else RESTING_SECONDS,
+    )
 
 
-def mirror_sync(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, object]:
+    mirror, verdict, run = found.mirror, found.verdict, found.open_run
+    user = request.user
+    kept = list(_kept(mirror))
+    return {
+        "now": now,
+        "mirror": mirror,
+        "verdict": verdict,
+        "current": found.current,
+        "about": about(mirror, found.current, found),
+        "judged_built": verdict.judged_from == BUILT,
+        "ruler": ruler_drawing(verdict.limits, _minutes(verdict.age), True),
+        "ruler_text": plot.ruler_text(verdict.limits, verdict.age, verdict.judged_from, mirror.asset.rhythm),
+        "last_export_at": found.last_export_at,
+        "run": run,
+        "moving": moving(run, now) if run is not None else None,
+        "plot": _plot(mirror, kept, verdict.judged_from, found, now),
+        "snapshots": kept,
+        "sources": [_source(source, now) for source in mirror.sources.all()],
+        # A proxy's URL may carry a password.
+        "proxy_host": urlsplit(mirror.proxy).hostname or "",
+        "runs": mirror.runs.exclude(state=SyncRun.State.UNCHANGED).newest_first()[:RUNS_SHOWN],
+        "schedule": _schedule(mirror, now),
+        "may_operate": user.may_operate,
+        "may_administer": user.may_administer,
+        "may_sync": user.may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
+    }
 
 
-def mirror_release(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+def _minutes(age: timedelta | None) -> int | None:
+    return None if age is None else age // timedelta(minutes=1)
 
 
-def snapshot_pin(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+def _kept(mirror: Mirror) -> Any:
+    """The kept snapshots, newest first, each with `in_bundle`."""
+    held = BundleSnapshot.objects.filter(snapshot=OuterRef("pk"), bundle__expired_at=None)
+    rows = mirror.snapshots.newest_first().annotate(in_bundle=Exists(held))[:SNAPSHOTS_SHOWN]
+    for snapshot in rows:
+        snapshot.mirror = mirror
+        yield snapshot
 
 
-def snapshot_roll_back(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+def _plot(
+    mirror: Mirror, kept: list[Snapshot], judged_from: str, found: Standing, now: datetime
+) -> plot.Sawtooth | None:
+    """The age of what was current, for a database from its snapshots; for the rest the time since it was confirmed."""
+    if judged_from == BUILT:
+        points = [(snapshot.fetched_at, snapshot.updated_at) for snapshot in kept if snapshot.updated_at is not None]
+    else:
+        since = now - PLOTTED
+        ended = mirror.runs.filter(state__in=SyncRun.SUCCESSES, finished_at__gte=since).order_by("-finished_at")
+        moments = [at for at in ended.values_list("finished_at", flat=True)[:CONFIRMATIONS_PLOTTED] if at is not None]
+        moments += [snapshot.fetched_at for snapshot in kept] + [snapshot.confirmed_at for snapshot in kept]
+        points = [(moment, moment) for moment in set(moments)]
+    points = [point for point in points if point[0] <= now]
+    if not points:
+        return None
+    start = max(min(fetched for fetched, _ in points), now - PLOTTED)
+    if now - start < timedelta(hours=1):
+        start = now - timedelta(hours=1)
+    return plot.sawtooth(points, found.verdict.limits, start, now, width=1160, height=220)
+
+
+def _source(source: Any, now: datetime) -> dict[str, object]:
+    """A source's row, with what is noteworthy about how it is reached and what it answered."""
+    skew = source.clock_skew_seconds or 0
+    return {
+        "row": source,
+        "waits": source.retry_at if source.retry_at is not None and source.retry_at > now else None,
+        "skew": timedelta(seconds=abs(skew)) if abs(skew) >= SKEW_WORTH_TELLING else None,
+        "skew_ahead": skew > 0,
+        "has_credentials": bool(source.username or source.password_sealed),
+        "has_ca": bool(source.ca_pem),
+    }
+
+
+def _schedule(mirror: Mirror, now: datetime) -> dict[str, object]:
+    """The schedule in words, and when it comes next."""
+    try:
+        schedule = Schedule.parse(mirror.schedule_text)
+    except ScheduleError as problem:
+        return {"sentence": str(problem), "upcoming": []}
+    upcoming: list[datetime] = []
+    moment = mirror.next_sync_at
+    active = mirror.enabled and settings.AIRGAP_SCHEDULE and settings.AIRGAP_SIDE != "isolated"
+    while active and moment is not None and len(upcoming) < 3:
+        upcoming.append(moment)
+        later = max(moment, now)
+        moment = schedule.next_after(later, later, mirror.name)
+    return {"sentence": schedule.sentence(), "upcoming": upcoming}
+
+
+@require_POST
+@operator_required
+def mirror_sync(request: PageRequest, name: str) -> HttpResponse:
+    """Ask for a run now. With htmx from the dashboard, the answer is the row with its run."""
+    mirror = get_object_or_404(Mirror, name=name)
+    try:
+        run, created = runs.request_sync(
+            mirror, trigger=SyncRun.Trigger.HAND, by=request.user.username, now=timezone.now()
+        )
+    except runs.RunError as refusal:
+        messages.error(request, str(refusal))
+        return _back(request, mirror)
+    if created:
+        tasks.send_run(run)
+    if request.htmx and (request.htmx.target or "").startswith("row-"):
+        return row(request, name)
+    if not created:
+        messages.info(request, f"{mirror.label} is being synced already.")
+    return _back(request, mirror)
+
+
+@require_POST
+@operator_required
+def mirror_release(request: PageRequest, name: str) -> HttpResponse:
+    mirror = get_object_or_404(Mirror, name=name)
+    released = snapshots.release(mirror, by=request.user.username, now=timezone.now(), address=address_of(request))
+    if released:
+        messages.success(request, f"{mirror.label} is released. Syncs switch it again.")
+    else:
+        messages.info(request, f"{mirror.label} was not held.")
+    return _back(request, mirror)
+
+
+@require_POST
+@operator_required
+def snapshot_pin(request: PageRequest, pk: int) -> HttpResponse:
+    """Pin, or with `unpin` in the form, leave it to retention again."""
+    snapshot = get_object_or_404(Snapshot.objects.select_related("mirror"), pk=pk)
+    by, now, address = request.user.username, timezone.now(), address_of(request)
+    try:
+        if "unpin" in request.POST:
+            snapshots.unpin(snapshot, by=by, now=now, address=address)
+            messages.success(request, "Unpinned. Retention decides about it again.")
+        else:
+            snapshots.pin(snapshot, by=by, now=now, reason=request.POST.get("reason", ""), address=address)
+            messages.success(request, "Pinned. It is kept, however many newer ones come.")
+    except SnapshotError as refusal:
+        messages.error(request, str(refusal))
+    return _back(request, snapshot.mirror)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@operator_required
+def snapshot_roll_back(request: PageRequest, pk: int) -> HttpResponse:
+    """GET asks whether it is meant, POST does it."""
+    snapshot = get_object_or_404(Snapshot.objects.select_related("mirror__current"), pk=pk)
+    mirror = snapshot.mirror
+    if request.method == "POST":
+        try:
+            snapshots.roll_back(
+                snapshot,
+                by=request.user.username,
+                now=timezone.now(),
+                reason=request.POST.get("reason", ""),
+                address=address_of(request),
+            )
+        except SnapshotError as refusal:
+            messages.error(request, str(refusal))
+        else:
+            messages.success(request, f"{mirror.label} is rolled back and held. Release it when syncs may go on.")
+        return _back(request, mirror)
+    return render(request, "mirror/roll_back.html", {"snapshot": snapshot, "mirror": mirror, "now": timezone.now()})
+
+
+def _back(request: PageRequest, mirror: Mirror) -> HttpResponse:
+    """Where the button was; htmx is told to load it, so that the message is seen."""
+    target = "mirrors:dashboard" if request.POST.get("back") == "dashboard" else "mirrors:mirror-detail"
+    response = redirect(target) if target == "mirrors:dashboard" else redirect(target, name=mirror.name)
+    if request.htmx:
+        return HttpResponse(headers={"HX-Redirect": response["Location"]})
+    return response

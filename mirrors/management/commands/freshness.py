@@ -70,7 +70,7 @@ class Command(BaseCommand):
         reading = clock.trusted_now()
         if banner := clock_banner(reading):
             self.stderr.write(banner)
-        mirrors = Mirror.objects.for_pages()
+        mirrors = Mirror.objects.select_related("current")
         if not names:
             # Switched off before it ever held anything: nobody expects data from it.
             found = standings(list(mirrors), reading)
