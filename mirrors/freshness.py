@@ -283,7 +283,7 @@ def _asked(facts: Facts, now: datetime) -> str:
     all_of_them = {1: "our only source was", 2: "both sources were"}.get(
         count, f"all {wording.number_word(count)} sources were"
     )
-    return f"{all_of_them} asked since {wording.short_utc(oldest, now)}"
+    return f"{all_of_them} asked {'at' if count == 1 else 'since'} {wording.short_utc(oldest, now)}"
 
 
 def _attempts(facts: Facts) -> str:
