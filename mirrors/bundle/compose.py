@@ -24,7 +24,7 @@ from mirrors.digests import digest_of
 
 __all__ = ["Composition", "Recipe", "compose"]
 
-Repack = Callable[[BinaryIO, str], bytes | Iterable[bytes]]
+Repack = Callable[[BinaryIO, str], Iterable[bytes]]
 
 SCRIPTS = Path(__file__).parent / "scripts"
 REPACKED_LIMIT = 8 * 1024**3
@@ -161,8 +161,7 @@ class _Maker:
 
     def _repacked(self, blob: BundledBlob, name: str) -> Member:
         with self.store.open(blob.digest) as file, self.store.incoming(REPACKED_LIMIT) as incoming:
-            packed = self.repack(file, str(blob.details["format"]))
-            for chunk in [packed] if isinstance(packed, bytes) else packed:
+            for chunk in self.repack(file, str(blob.details["format"])):
                 incoming.write(chunk)
             digest, size = incoming.commit()
         self.rendered.append(digest)
@@ -263,8 +262,14 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _default_repack(file: BinaryIO, format: str) -> bytes | Iterable[bytes]:
-    from mirrors.trivy.vex import repack_as_tar_gz
+def _default_repack(file: BinaryIO, format: str) -> Iterator[bytes]:
+    # Imported when needed: most bundles hold no archive that has to be packed again.
+    from mirrors.trivy.archives import ArchiveError
+    from mirrors.trivy.vex import VexError, repack_as_tar_gz
 
-    packed: bytes | Iterable[bytes] = repack_as_tar_gz(file, format)  # type: ignore[arg-type]
-    return packed
+    if format not in ("tar.gz", "zip"):
+        raise BundleError(f"A VEX archive of the format {format[:20]!r} cannot be bundled, only tar.gz and zip.")
+    try:
+        yield from repack_as_tar_gz(file, "zip" if format == "zip" else "tar.gz")
+    except (ArchiveError, VexError) as error:
+        raise BundleError(f"A VEX archive cannot be packed again as tar.gz. {error}") from error

@@ -24,7 +24,6 @@ class Maker:
             snapshots or samples.everything(self.store),
             self.store,
             scripts=scripts,
-            repack=samples.repack,
         )
 
     def composition(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Composition:

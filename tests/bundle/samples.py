@@ -42,13 +42,6 @@ def zip_of(files: dict[str, bytes]) -> bytes:
     return raw.getvalue()
 
 
-def repack(file: Any, format: str) -> bytes:
-    """Stands in for mirrors.trivy.vex.repack_as_tar_gz."""
-    assert format == "zip"
-    with zipfile.ZipFile(file) as archive:
-        return tar_gz({name: archive.read(name) for name in archive.namelist()})
-
-
 def database_layer(name: str, content: bytes, version: int) -> bytes:
     metadata = {
         "Version": version,

@@ -267,6 +267,16 @@ class TestVex:
             "vex/repositories/default",
         ]
 
+    def test_what_is_no_archive_is_refused(self, maker) -> None:
+        snapshot = samples.vex(maker.store, format="zip")
+        garbage = maker.store.put(b"garbage")
+        blobs = tuple(replace(b, digest=garbage, size=7) if b.details else b for b in snapshot.blobs)
+        with pytest.raises(BundleError, match="A VEX archive cannot be packed again as tar"):
+            maker.recipe([replace(snapshot, blobs=blobs)])
+        blobs = tuple(replace(b, details={"format": "tar.xz"}) if b.details else b for b in snapshot.blobs)
+        with pytest.raises(BundleError, match="cannot be bundled, only tar"):
+            maker.recipe([replace(snapshot, blobs=blobs)])
+
     @pytest.mark.parametrize("served", ["../../../etc/passwd", "vex-repository.json", "a b.tar.gz", ""])
     def test_a_hostile_archive_name_stays_in_its_folder(self, maker, served: str) -> None:
         snapshot = samples.vex(maker.store)
