@@ -306,12 +306,16 @@ def test_upstream_needs_a_good_check_of_every_source_within_the_interval() -> No
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(1, "our only source was"), (2, "both sources were"), (4, "all four sources were")],
+    [
+        (1, "our only source was asked at"),
+        (2, "both sources were asked since"),
+        (4, "all four sources were asked since"),
+    ],
 )
 def test_upstream_says_that_every_source_was_asked(count: int, words: str) -> None:
     verdict = judge(facts(sources=tuple(source(f"r{n}", n * MINUTE) for n in range(1, count + 1))), NOW)
     assert verdict.sentence == (
-        f"The Java DB was built 4 days ago; upstream has nothing newer: {words} asked since 11:{60 - count} UTC."
+        f"The Java DB was built 4 days ago; upstream has nothing newer: {words} 11:{60 - count} UTC."
     )
     assert verdict.next_step == "There is nothing to do but wait. Next check in 12 minutes."
 
