@@ -1,10 +1,13 @@
 """Settings of the test run: a data directory of its own, fast hashing, tasks counted instead of sent."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 _DATA = Path(tempfile.mkdtemp(prefix="airgap-tests-"))
+atexit.register(shutil.rmtree, _DATA, ignore_errors=True)
 os.environ["AIRGAP_DATA_DIR"] = str(_DATA)
 for _name in ("AIRGAP_SIDE", "AIRGAP_BASE_URL", "AIRGAP_SCHEDULE", "AIRGAP_ADMIN_PASSWORD"):
     os.environ.pop(_name, None)
