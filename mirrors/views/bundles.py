@@ -1,27 +1,343 @@
-"""Being written."""
+"""Bundles: everything current in one click, a choice of databases, the list of what was made, and one bundle's page."""
 
-from django.http import HttpRequest, HttpResponse
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Page, Paginator
+from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from mirrors import clock, exporting, tasks, wording
+from mirrors.blobs import StoreError
+from mirrors.exporting import ExportError
+from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Snapshot
+from mirrors.views.access import address_of, operator_required
+from mirrors.views.page import PageRequest
+from mirrors.views.sending import bundle_download
+
+__all__ = ["bundle_create", "bundle_delete", "bundle_detail", "bundle_download", "bundles", "bundles_csv"]
+
+A_PAGE = 50
+NOTHING_NEW = 204
+SEE_OTHER = 303
+
+PROFILE_HELP = {
+    Bundle.Profile.FULL: "A tar with a cover sheet, checksums, and scripts that fill a cache or a registry.",
+    Bundle.Profile.DATA: "The same without the scripts, where no program may cross.",
+    Bundle.Profile.CACHE: "A tar.gz that unpacks to a Trivy cache directory. A worker prepares it; that takes a while.",
+}
 
 
-def bundles(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Choice:
+    """A database that can go into a bundle."""
+
+    mirror: Mirror
+    snapshot: Snapshot
+    chosen: bool
 
 
-def bundles_csv(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Row:
+    """A bundle in the list. `look` is the class of its state; `moving`: a worker has still to do something."""
+
+    bundle: Bundle
+    word: str
+    look: str
+    moving: bool
+    what: str
+    last_export: Export | None
+    export_count: int
+
+    @property
+    def may_be_sent(self) -> bool:
+        return self.bundle.is_ready
 
 
-def bundle_create(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+LOOKS = {
+    Bundle.State.PREPARING: "running",
+    Bundle.State.READY: "succeeded",
+    Bundle.State.FAILED: "failed",
+    Bundle.State.DAMAGED: "failed",
+}
 
 
-def bundle_detail(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+def row_of(bundle: Bundle) -> Row:
+    """Expects `contents` and `exports` prefetched."""
+    exports = list(bundle.exports.all())
+    gone = bundle.expired_at is not None
+    word, look = str(bundle.get_state_display()), LOOKS[Bundle.State(bundle.state)]
+    if gone:
+        word, look = ("Deleted" if bundle.problem.startswith("Deleted") else "Expired"), "cancelled"
+    return Row(
+        bundle=bundle,
+        word=word,
+        look=look,
+        moving=not gone and not bundle.sha256 and bundle.state in (Bundle.State.PREPARING, Bundle.State.READY),
+        what=wording.joined([row.label for row in bundle.contents.all()]),
+        last_export=exports[0] if exports else None,
+        export_count=len(exports),
+    )
 
 
-def bundle_download(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Standing:
+    """What the page says first: how far exports have kept up with what is current."""
+
+    headline: str
+    explanation: str
+    snapshots: tuple[Snapshot, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(snapshot.size_bytes for snapshot in self.snapshots)
 
 
-def bundle_delete(request: HttpRequest, **kwargs: object) -> HttpResponse:
-    raise NotImplementedError
+# The list
+
+
+@require_safe
+@vary_on_headers("HX-Request")
+def bundles(request: PageRequest) -> HttpResponse:
+    """The page; for htmx only the list, or 204 while it reads as what was `seen`."""
+    now = clock.trusted_now().now
+    page = _page(request)
+    rows = [row_of(bundle) for bundle in page]
+    listed = render_to_string("bundles/_list.html", {"page": page, "rows": rows, "now": now}, request)
+    seen = blake2b(listed.encode(), digest_size=8).hexdigest()
+    polled = {
+        "listed": listed,
+        "moving": any(row.moving for row in rows),
+        "poll_url": f"{reverse('mirrors:bundles')}?page={page.number}&seen={seen}",
+    }
+    if request.htmx:
+        if request.GET.get("seen") == seen:
+            return HttpResponse(status=NOTHING_NEW)
+        return render(request, "bundles/_polled.html", polled)
+    return render(request, "bundles/bundles.html", {**_context(now), **polled})
+
+
+def _page(request: PageRequest) -> Page[Bundle]:
+    rows = Bundle.objects.prefetch_related("contents", "exports")
+    return Paginator(rows, A_PAGE).get_page(request.GET.get("page"))
+
+
+def _context(now: datetime, chosen: Sequence[str] = (), profile: str = Bundle.Profile.FULL) -> dict[str, object]:
+    mirrors = list(Mirror.objects.for_pages().exclude(current=None))
+    choices = [
+        Choice(mirror, mirror.current, not chosen or mirror.name in chosen)
+        for mirror in mirrors
+        if mirror.current is not None
+    ]
+    return {
+        "now": now,
+        "section": "bundles",
+        "standing": _standing([choice.snapshot for choice in choices], now),
+        "choices": choices,
+        "profiles": [
+            {"value": value, "label": value.label, "help": text, "chosen": value == profile}
+            for value, text in PROFILE_HELP.items()
+        ],
+        "keep_days": settings.AIRGAP_BUNDLE_DAYS,
+    }
+
+
+def _standing(snapshots: list[Snapshot], now: datetime) -> Standing:
+    last = Export.objects.select_related("bundle").first()
+    if not snapshots:
+        return Standing(
+            "There is nothing to export yet.",
+            "As soon as a database was synced, it can be taken from here in one file.",
+            (),
+        )
+    rows = BundleSnapshot.objects.filter(
+        snapshot__in=[snapshot.pk for snapshot in snapshots], bundle__first_exported_at__isnull=False
+    )
+    exported = set(rows.values_list("snapshot_id", flat=True))
+    newer = [snapshot for snapshot in snapshots if snapshot.pk not in exported]
+    if last is None:
+        headline = "Nothing has been exported yet."
+    elif not newer:
+        headline = "Everything current has been exported."
+    elif len(newer) == len(snapshots):
+        headline = "Nothing of what is current has been exported."
+    else:
+        count, total = wording.number_word(len(newer)), wording.number_word(len(snapshots))
+        headline = wording.capitalized(
+            f"{count} of {total} databases {'is' if len(newer) == 1 else 'are'} not exported yet."
+        )
+    return Standing(headline, _last_export(last, now), tuple(snapshots))
+
+
+def _last_export(last: Export | None, now: datetime) -> str:
+    if last is None:
+        return "One click makes a file with everything that is current; the browser starts receiving it at once."
+    return f"The last export was {wording.ago_text(last.at, now)}, by {last.by}: {last.bundle.filename}."
+
+
+@require_safe
+def bundles_csv(request: PageRequest) -> StreamingHttpResponse:
+    """Every bundle, newest first, one row each."""
+    answer = StreamingHttpResponse(_csv_lines(), content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = 'attachment; filename="airgap-bundles.csv"'
+    return answer
+
+
+class _Line:
+    """What csv.writer writes to: the line is handed back."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def _csv_lines() -> Iterator[str]:
+    writer = csv.writer(_Line())
+    yield writer.writerow(
+        ["bundle", "file", "form", "state", "made_at", "made_by", "size_bytes", "sha256", "contents", "exports",
+         "first_exported_at", "last_exported_by", "kept_until", "expired_at"]
+    )  # fmt: skip
+    for bundle in Bundle.objects.prefetch_related("contents", "exports").iterator(chunk_size=500):
+        exports = list(bundle.exports.all())
+        contents = " ".join(f"{row.mirror_name}@{row.digest}" for row in bundle.contents.all())
+        cells = [
+            bundle.pk, bundle.filename, bundle.profile, row_of(bundle).word.lower(), _stamp(bundle.created_at),
+            bundle.created_by_name, bundle.size_bytes, bundle.sha256, contents, len(exports),
+            _stamp(bundle.first_exported_at), exports[0].by if exports else "", _stamp(bundle.expires_at),
+            _stamp(bundle.expired_at),
+        ]  # fmt: skip
+        yield writer.writerow([_harmless(cell) for cell in cells])
+
+
+def _stamp(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
+
+
+def _harmless(cell: object) -> object:
+    """A spreadsheet takes text that begins like this for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+# Making
+
+
+@require_POST
+@operator_required
+def bundle_create(request: PageRequest) -> HttpResponse:
+    """`all=1`, or `mirror=NAME` (several), or `snapshot=ID`; `profile` full, data or cache.
+
+    Answers with the download itself, so that one click is enough; a cache archive has to be prepared first.
+    """
+    profile = request.POST.get("profile") or Bundle.Profile.FULL
+    try:
+        if profile not in Bundle.Profile.values:
+            raise ExportError("There is no such form of a bundle. Choose one of those below.")
+        bundle = exporting.create_bundle(
+            _wanted(request),
+            profile=profile,
+            now=timezone.now(),
+            user=request.user,
+            address=address_of(request),
+            reuse=True,
+        )
+    except (ExportError, StoreError) as error:
+        return _refused(request, str(error), profile)
+    tasks.send_bundle(bundle.pk)
+    view = "mirrors:bundle-detail" if profile == Bundle.Profile.CACHE else "mirrors:bundle-download"
+    answer = redirect(view, bundle.pk)
+    answer.status_code = SEE_OTHER
+    return answer
+
+
+def _wanted(request: PageRequest) -> list[Snapshot]:
+    if pk := request.POST.get("snapshot"):
+        rows = Snapshot.objects.select_related("mirror").filter(pk=int(pk)) if pk.isdecimal() and len(pk) < 19 else ()
+        if not rows:
+            raise ExportError("This build is no longer kept. Choose among what there is.")
+        return list(rows)
+    if names := request.POST.getlist("mirror"):
+        return exporting.current_snapshots(names)
+    if request.POST.get("all"):
+        return exporting.current_snapshots()
+    raise ExportError("Choose at least one database.")
+
+
+def _refused(request: PageRequest, problem: str, profile: str) -> HttpResponse:
+    """The page again, with the reason on top."""
+    now = clock.trusted_now().now
+    page = _page(request)
+    rows = [row_of(bundle) for bundle in page]
+    context = {
+        **_context(now, request.POST.getlist("mirror"), profile),
+        "listed": render_to_string("bundles/_list.html", {"page": page, "rows": rows, "now": now}, request),
+        "poll_url": f"{reverse('mirrors:bundles')}?page={page.number}",
+        "problem": problem,
+        "open_form": True,
+    }
+    return render(request, "bundles/bundles.html", context, status=422)
+
+
+# One bundle
+
+
+@require_safe
+@vary_on_headers("HX-Request")
+def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
+    """The page; for htmx only its head, which changes while a worker is busy with the bundle."""
+    bundle = get_object_or_404(Bundle.objects.prefetch_related("contents__snapshot__mirror", "exports"), pk=pk)
+    now = clock.trusted_now().now
+    rows = list(bundle.contents.all())
+    base = settings.AIRGAP_BASE_URL or f"{request.scheme}://{request.get_host()}"
+    context = {
+        "bundle": bundle,
+        "shown": row_of(bundle),
+        "now": now,
+        "section": "bundles",
+        "rows": rows,
+        "kinds": {row.snapshot.mirror.kind for row in rows if row.snapshot is not None},
+        "headline": headline(bundle, len(rows)),
+        "folder": bundle.filename.removesuffix(".tar"),
+        "download_url": base + reverse("mirrors:bundle-download", args=[bundle.pk]),
+    }
+    return render(request, "bundles/_head.html" if request.htmx else "bundles/detail.html", context)
+
+
+def headline(bundle: Bundle, count: int) -> str:
+    """The bundle's state in a sentence."""
+    what = bundle.get_profile_display()
+    if bundle.expired_at is not None:
+        return f"This {what.lower()} is no longer kept."
+    if bundle.state == Bundle.State.PREPARING:
+        return f"The {what.lower()} is being prepared."
+    if bundle.state == Bundle.State.FAILED:
+        return f"The {what.lower()} could not be prepared."
+    if bundle.state == Bundle.State.DAMAGED:
+        return f"This {what.lower()} is damaged and is not sent."
+    size = wording.size_text(bundle.size_bytes)
+    if bundle.first_exported_at is not None:
+        return f"Exported: {size} with {wording.counted(count, 'database')}."
+    return f"Ready to carry: {size} with {wording.counted(count, 'database')}."
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@operator_required
+def bundle_delete(request: PageRequest, pk: str) -> HttpResponse:
+    """Asks first, then gives the bundle up; its row stays in the list."""
+    bundle = get_object_or_404(Bundle.objects.prefetch_related("contents", "exports"), pk=pk)
+    if bundle.expired_at is not None:
+        messages.info(request, f"{bundle.filename} is no longer kept; there is nothing to delete.")
+        return redirect("mirrors:bundle-detail", bundle.pk)
+    if request.method != "POST":
+        return render(request, "bundles/delete.html", {"bundle": bundle, "now": timezone.now(), "section": "bundles"})
+    exporting.delete_bundle(bundle, by=request.user.get_username(), now=timezone.now(), address=address_of(request))
+    messages.success(request, f"{bundle.filename} was deleted. The space it alone held is free within an hour or so.")
+    return redirect("mirrors:bundles")
