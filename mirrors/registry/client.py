@@ -96,6 +96,15 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         """Blob bytes received so far."""
         return self._exchange.bytes_downloaded
 
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """Every host met by the last operation, in order: the registry, its token server, redirects' targets."""
+        return tuple(self._exchange.hops)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.session.close()
+
     # Reading
 
     def head_manifest(self, reference: Reference) -> tuple[str | None, str]:

@@ -232,7 +232,7 @@ class Exchange:
         """Bytes for one chunk, and what broke while they came.
 
         One `recv` a call, so that a trickle is noticed. TLS gives 16 KiB at a time, which are put together as long as
-        that does not hold them up.
+        more is there already: what has arrived never waits for what has not.
         """
         pieces: list[bytes] = []
         room = CHUNK
@@ -243,7 +243,7 @@ class Exchange:
                     break
                 pieces.append(piece)
                 room -= len(piece)
-                if room < _RECORD or time.monotonic() - began > _GATHER_SECONDS:
+                if room < _RECORD or time.monotonic() - began > _GATHER_SECONDS or not self._wire.has_bytes():
                     break
         except _NETWORK_ERRORS as error:
             return b"".join(pieces), error

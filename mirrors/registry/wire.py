@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.wait import wait_for_read
 
 from mirrors.stopping import StopSignal
 
@@ -74,6 +75,16 @@ class Wire:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def has_bytes(self) -> bool:
+        """Whether a read would bring something without waiting (as far as can be told from outside)."""
+        connection = self._socket
+        try:
+            if isinstance(connection, ssl.SSLSocket) and connection.pending():
+                return True
+            return connection is not None and wait_for_read(connection, timeout=0.0)
+        except (OSError, ValueError):
+            return False
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connected socket within `timeout` seconds in all: name lookup and every address together."""

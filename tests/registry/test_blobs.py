@@ -1,5 +1,8 @@
 """Blobs: streamed, resumed, and never a byte more than stated."""
 
+import contextlib
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import RegistryError
 from mirrors.registry.manifests import Descriptor
 from mirrors.registry.transport import Timeouts
+from mirrors.stopping import Stopped, StopSignal
 from tests.fakes.registry import FakeRegistry
 from tests.registry.conftest import QUICK, MemorySink, Recorder, put_layer, some_bytes
 
@@ -176,6 +180,28 @@ def test_a_silent_server_is_left_and_asked_again(
     fake.fault("/blobs/", stall_after=100_000)
     assert fetch(client_for(fake), layer).data == DATA
     assert "sent nothing for too long" in heard.retries[0][0]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_has_arrived_does_not_wait_for_what_has_not(client_for: Make, stop: StopSignal, tls: bool) -> None:
+    """A worker that is killed during a silence has written everything that came before it."""
+    with FakeRegistry(tls=tls) as fake:
+        layer, sink = put_layer(fake, DATA), MemorySink()
+        fake.fault("/blobs/", stall_after=300_001)
+        client = client_for(fake, timeouts=replace(QUICK, read=30, source_seconds=60))
+
+        def work() -> None:
+            with contextlib.suppress(Stopped):
+                client.fetch_blob(REPOSITORY, layer, sink)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        deadline = time.monotonic() + 5
+        while sink.offset < 300_001 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stop.set()
+        worker.join(5)
+        assert sink.data == DATA[:300_001]
 
 
 def test_a_crawling_server_is_left_and_asked_again(
