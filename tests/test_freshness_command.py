@@ -17,8 +17,10 @@ KEYS = {
 
 
 @pytest.fixture
-def freshness(capsys):
+def freshness(capsys, monkeypatch):
     """freshness("trivy-db", "--json") -> (exit status, stdout, stderr), as from a shell."""
+    # A command closes its connections when it ends; here that would end the test's transaction.
+    monkeypatch.setattr("django.core.management.base.connections.close_all", lambda: None)
 
     def call(*arguments):
         command = Command()

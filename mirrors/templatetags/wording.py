@@ -74,9 +74,13 @@ def counted(value: int, noun: str) -> str:
     return wording.counted(value, noun)
 
 
-def time_element(moment: datetime, text: str) -> SafeString:
-    """The text, with the absolute UTC time for machines, in the tooltip and in print."""
-    return SafeString(f"<time {_time_attributes(moment)}>{escape(text)}</time>")
+def time_element(moment: datetime, text: str, *, is_clock: bool = False) -> SafeString:
+    """The text, with the absolute UTC time for machines, in the tooltip and in print.
+
+    In print a clock time gives way to it, a relative time is followed by it.
+    """
+    clock = ' class="clock"' if is_clock else ""
+    return SafeString(f"<time{clock} {_time_attributes(moment)}>{escape(text)}</time>")
 
 
 @lru_cache(maxsize=8192)
@@ -99,4 +103,6 @@ def when(context: dict[str, Any], moment: datetime | None, missing: str = "") ->
 @register.simple_tag(takes_context=True)
 def at(context: dict[str, Any], moment: datetime | None, missing: str = "") -> str | SafeString:
     """`06:31 UTC`, `Mon 01:14 UTC` or `10 Mar`, the full UTC time in the tooltip; `missing` for None."""
-    return missing if moment is None else time_element(moment, wording.short_utc(moment, _now(context)))
+    if moment is None:
+        return missing
+    return time_element(moment, wording.short_utc(moment, _now(context)), is_clock=True)

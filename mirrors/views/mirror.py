@@ -1,6 +1,7 @@
 """One database: its verdict, its age over time, its snapshots and sources, and what can be done with them."""
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,7 +62,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "last_export_at": found.last_export_at,
         "run": run,
         "moving": moving(run, now) if run is not None else None,
-        "plot": _plot(mirror, kept, verdict.judged_from, found, now),
+        **_plots(mirror, kept, found, now),
         "snapshots": kept,
         "sources": [_source(source, now) for source in mirror.sources.all()],
         # A proxy's URL may carry a password.
@@ -87,25 +88,30 @@ def _kept(mirror: Mirror) -> Any:
         yield snapshot
 
 
-def _plot(
-    mirror: Mirror, kept: list[Snapshot], judged_from: str, found: Standing, now: datetime
-) -> plot.Sawtooth | None:
-    """The age of what was current, for a database from its snapshots; for the rest the time since it was confirmed."""
-    if judged_from == BUILT:
-        points = [(snapshot.fetched_at, snapshot.updated_at) for snapshot in kept if snapshot.updated_at is not None]
-    else:
-        since = now - PLOTTED
-        ended = mirror.runs.filter(state__in=SyncRun.SUCCESSES, finished_at__gte=since).order_by("-finished_at")
-        moments = [at for at in ended.values_list("finished_at", flat=True)[:CONFIRMATIONS_PLOTTED] if at is not None]
-        moments += [snapshot.fetched_at for snapshot in kept] + [snapshot.confirmed_at for snapshot in kept]
-        points = [(moment, moment) for moment in set(moments)]
-    points = [point for point in points if point[0] <= now]
+def _plots(mirror: Mirror, kept: list[Snapshot], found: Standing, now: datetime) -> dict[str, plot.Sawtooth | None]:
+    """The saw-tooth in two widths, for a desk and for a phone: letters in a stretched picture cannot be read."""
+    points = [point for point in _points(mirror, kept, found.verdict.judged_from, now) if point[0] <= now]
     if not points:
-        return None
+        return {"plot": None, "slim_plot": None}
     start = max(min(fetched for fetched, _ in points), now - PLOTTED)
-    if now - start < timedelta(hours=1):
-        start = now - timedelta(hours=1)
-    return plot.sawtooth(points, found.verdict.limits, start, now, width=1160, height=220)
+    start = min(start, now - timedelta(hours=1))
+    limits = found.verdict.limits
+    return {
+        "plot": plot.sawtooth(points, limits, start, now, width=1160, height=220),
+        "slim_plot": plot.sawtooth(points, limits, start, now, width=360, height=200),
+    }
+
+
+def _points(
+    mirror: Mirror, kept: list[Snapshot], judged_from: str, now: datetime
+) -> Iterable[tuple[datetime, datetime]]:
+    """When the age fell and to what date. A database falls to a newer build, everything else to a confirmation."""
+    if judged_from == BUILT:
+        return [(snapshot.fetched_at, snapshot.updated_at) for snapshot in kept if snapshot.updated_at is not None]
+    ended = mirror.runs.filter(state__in=SyncRun.SUCCESSES, finished_at__gte=now - PLOTTED).order_by("-finished_at")
+    moments = [at for at in ended.values_list("finished_at", flat=True)[:CONFIRMATIONS_PLOTTED] if at is not None]
+    moments += [moment for snapshot in kept for moment in (snapshot.fetched_at, snapshot.confirmed_at)]
+    return {(moment, moment) for moment in moments}
 
 
 def _source(source: Any, now: datetime) -> dict[str, object]:
@@ -126,7 +132,7 @@ def _schedule(mirror: Mirror, now: datetime) -> dict[str, object]:
     try:
         schedule = Schedule.parse(mirror.schedule_text)
     except ScheduleError as problem:
-        return {"sentence": str(problem), "upcoming": []}
+        return {"sentence": str(problem), "upcoming": [], "times": ""}
     upcoming: list[datetime] = []
     moment = mirror.next_sync_at
     active = mirror.enabled and settings.AIRGAP_SCHEDULE and settings.AIRGAP_SIDE != "isolated"
@@ -134,7 +140,8 @@ def _schedule(mirror: Mirror, now: datetime) -> dict[str, object]:
         upcoming.append(moment)
         later = max(moment, now)
         moment = schedule.next_after(later, later, mirror.name)
-    return {"sentence": schedule.sentence(), "upcoming": upcoming}
+    times = ", ".join(f"{moment.astimezone(UTC):%a %H:%M}" for moment in upcoming)
+    return {"sentence": schedule.sentence(), "upcoming": upcoming, "times": times}
 
 
 @require_POST

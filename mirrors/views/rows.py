@@ -212,8 +212,8 @@ def _wait(wait: timedelta) -> str:
     return f"in {wording.age_text(-(-wait // wording.MINUTE) * wording.MINUTE)}"
 
 
-def _moment(moment: datetime, text: str) -> str:
-    return str(time_element(moment, text))
+def _moment(moment: datetime, text: str, *, is_clock: bool = False) -> str:
+    return str(time_element(moment, text, is_clock=is_clock))
 
 
 def _hops(standing: Standing, now: datetime) -> SafeString:
@@ -224,15 +224,17 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
     hops = []
     if verdict.judged_from == BUILT:
         if current.updated_at is not None:
-            hops.append(("built", _moment(current.updated_at, wording.short_utc(current.updated_at, now))))
+            hops.append(
+                ("built", _moment(current.updated_at, wording.short_utc(current.updated_at, now), is_clock=True))
+            )
     else:
         age = now - current.confirmed_at
         hops.append(("confirmed", _moment(current.confirmed_at, f"{wording.age_text(age)} ago")))
     host = escape(host_of(current.source_reference))
-    pulled = _moment(current.fetched_at, _clock(current.fetched_at, now))
+    pulled = _moment(current.fetched_at, _clock(current.fetched_at, now), is_clock=True)
     hops.append(("pulled", f'{pulled} <span title="{host}">from {host}</span>'))
     exported = standing.last_export_at
-    hops.append(("exported", _moment(exported, _clock(exported, now)) if exported else "not yet"))
+    hops.append(("exported", _moment(exported, _clock(exported, now), is_clock=True) if exported else "not yet"))
     return SafeString("".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in hops))
 
 
