@@ -120,7 +120,7 @@ def test_the_other_worker_goes_on_where_a_killed_one_stopped(fake, workers, make
     fake.fault(layer, times=1, stall_after=1_000_000)
     run = ask(mirror)
     tasks.send(tasks.sync_mirror, run.pk)
-    wait_for(lambda: SyncRun.objects.get(pk=run.pk).bytes_done >= 1_000_000, explain=lambda: said(workers))
+    wait_for(lambda: SyncRun.objects.get(pk=run.pk).bytes_done >= 500_000, explain=lambda: said(workers))
     killed = next(worker for worker in workers if worker.process.pid == worker_of(run))
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
@@ -129,9 +129,10 @@ def test_the_other_worker_goes_on_where_a_killed_one_stopped(fake, workers, make
     tick_until(lambda: SyncRun.objects.filter(mirror=mirror, state=State.SUCCEEDED).exists(), workers)
     again = SyncRun.objects.get(mirror=mirror, state=State.SUCCEEDED)
     assert worker_of(again) != killed.process.pid
-    assert fake.seen("GET", layer)[-1].headers["Range"] == f"bytes=1000000-{size - 1}"
-    run.refresh_from_db()
-    assert run.bytes_downloaded + again.bytes_downloaded <= size * 1.01
+    # What was on its way to the disk at that moment may be asked for again, and nothing else.
+    start = int(fake.seen("GET", layer)[-1].headers["Range"].removeprefix("bytes=").split("-")[0])
+    assert 500_000 <= start <= 1_000_000
+    assert again.bytes_downloaded == size - start
 
 
 def test_a_message_that_the_server_lost_is_sent_again(fake, workers, make_mirror):
@@ -149,7 +150,7 @@ def test_a_worker_that_is_told_to_stop_puts_its_run_back(fake, workers, make_mir
     fake.fault(layer, times=1, stall_after=1_000_000)
     run = ask(mirror)
     tasks.send(tasks.sync_mirror, run.pk)
-    wait_for(lambda: SyncRun.objects.get(pk=run.pk).bytes_done >= 1_000_000, explain=lambda: said(workers))
+    wait_for(lambda: SyncRun.objects.get(pk=run.pk).bytes_done >= 500_000, explain=lambda: said(workers))
     stopped = next(worker for worker in workers if worker.process.pid == worker_of(run))
     stopped.process.terminate()
     # The supervisor would kill it after eight seconds.
