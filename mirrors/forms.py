@@ -16,10 +16,12 @@ from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import Kind
 
 KEEP, SET, CLEAR = "keep", "set", "clear"
+HERE, FIRST = ".", "-"
 
 
 class LoginForm(forms.Form):
     username = forms.CharField(
+        label="User name",
         max_length=150,
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "autofocus": True}),
     )
@@ -115,7 +117,7 @@ class MirrorForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "class": "mono", "wrap": "off"}),
     )
     schedule = forms.CharField(max_length=200, required=False, widget=forms.TextInput(attrs={"spellcheck": "false"}))
-    after = forms.ChoiceField(label="Place in lists", required=False)
+    after = forms.ChoiceField(label="Place in lists", initial=HERE)
 
     proxy = forms.CharField(
         max_length=300,
@@ -192,7 +194,7 @@ class MirrorForm(forms.Form):
             other for other in Mirror.objects.order_by("position", "name") if mirror is None or other.pk != mirror.pk
         ]
         names = [(other.name, f"behind {other.label}") for other in others if other != mirror]
-        self.fields["after"].choices = [("", "where it is" if mirror else "last"), ("-", "first"), *names]  # type: ignore[attr-defined]
+        self.fields["after"].choices = [(HERE, "where it is" if mirror else "last"), (FIRST, "first"), *names]  # type: ignore[attr-defined]
         if mirror is not None:
             del self.fields["name"]
         if kind.name != "oci":
@@ -266,8 +268,8 @@ class MirrorForm(forms.Form):
         }
         if self.mirror is None:
             asked["kind"] = self.kind.name
-        if said["after"]:
-            asked["after"] = None if said["after"] == "-" else said["after"]
+        if said["after"] != HERE:
+            asked["after"] = None if said["after"] == FIRST else said["after"]
         if "platforms" in self.fields:
             asked["platforms"] = re.split(r"[\s,]+", said["platforms"])
             asked["with_referrers"] = said["with_referrers"]
