@@ -244,7 +244,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         try:
             link = response.links.get("next", {}).get("url", "")
             parts = urlsplit(urljoin(response.url, link))
-            if not link or host_of(parts) != self._api_host:
+            if not link or not self._exchange.is_home(parts):
                 return ""
         except ValueError:
             return ""
@@ -349,7 +349,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         operation = f"{method} {parts.path}"
         if method not in ("GET", "HEAD") or data is not None or json is not None:
             self._refuse(operation)
-        if host_of(parts) not in (self._api_host, self.registry):
+        # oras-py writes the registry's own name into its URLs, which for Docker Hub is another.
+        if not self._exchange.is_home(parts) and parts.netloc != self.registry:
             raise self._exchange.error("redirect", f"{self.registry} points at {host_of(parts)}", operation)
         repository = parts.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
         path = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -127,12 +127,13 @@ class Exchange:
     def _once(self, method: str, url: str, operation: str, headers: Mapping[str, str], authorization: str) -> Response:
         self.stop.check()
         parts = urlsplit(url)
-        self._host = host_of(parts)
+        self._host = self.home if self.is_home(parts) else host_of(parts)
         proxy = proxy_for(url, self.connection)
         self._proxy = proxy_label(proxy)
         sent_before, began = self._wire.requests, time.monotonic()
         all_headers = dict(headers) | ({"Authorization": authorization} if authorization else {})
         left = max(self._patience.left(), 0.05)
+        self._wire.give(left)
         try:
             self._check_proxy(proxy, operation)
             response = self.session.request(
@@ -156,6 +157,10 @@ class Exchange:
             if date is not None:
                 self.listener.clock(self.name, date)
         return response
+
+    def is_home(self, parts: SplitResult) -> bool:
+        """Whether a URL leads to the source itself, its port written out or not."""
+        return host_of(parts) == host_of(urlsplit(f"{parts.scheme}://{self.home}"))
 
     def _check_proxy(self, proxy: str, operation: str) -> None:
         if proxy and (not proxy.lower().startswith("http://") or self._proxy == "?"):
@@ -212,7 +217,8 @@ class Exchange:
             left = patience.left()
             if left <= 0:
                 raise self._slow(operation)
-            self._wire.until(min(limits.read, left))
+            self._wire.give(left)
+            self._wire.until(limits.read)
             began = time.monotonic()
             chunk, failure = self._gather(response, began)
             is_well = gauge.add(len(chunk), time.monotonic() - began)
@@ -453,5 +459,5 @@ def _certificate(der: bytes) -> tuple[str, datetime | None]:
             for attribute in certificate.issuer.get_attributes_for_oid(oid)
         ]
         return clean(", ".join(dict.fromkeys(names)), 120), certificate.not_valid_after_utc
-    except (ValueError, x509.UnsupportedGeneralNameType):
+    except (ValueError, TypeError, x509.InvalidVersion):
         return "", None

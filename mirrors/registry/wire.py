@@ -43,13 +43,17 @@ class Wire:
         self.phase = ""
         self.requests = 0
         self.via_proxy = False
-        self._deadline = math.inf
+        self._deadline = self._end = math.inf
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
+    def give(self, seconds: float) -> None:
+        """Nothing may last longer than so many seconds from now, whatever its own limit."""
+        self._end = time.monotonic() + seconds
+
     def until(self, seconds: float) -> None:
         """The next bytes must arrive within so many seconds, however few come at a time."""
-        self._deadline = time.monotonic() + seconds
+        self._deadline = min(time.monotonic() + seconds, self._end)
 
     def left(self) -> float:
         """Seconds until the end set by `until`; TimeoutError once it has passed."""
@@ -90,7 +94,7 @@ class Wire:
         """A connected socket within `timeout` seconds in all: name lookup and every address together."""
         self.until(timeout)
         self.phase = "dns"
-        addresses = self._resolve(host, port, timeout)
+        addresses = self._resolve(host, port, self.left())
         self.phase = "connect"
         failure: OSError = OSError("the name has no address")
         for position, (family, kind, protocol, address) in enumerate(addresses):
@@ -103,7 +107,8 @@ class Wire:
                 connection.settimeout(self.left() / (len(addresses) - position))
                 self.hold(connection)
                 connection.connect(address)
-                connection.settimeout(timeout)
+                self.until(timeout)
+                connection.settimeout(self.left())
                 return connection
             except OSError as error:
                 failure = error

@@ -1,6 +1,8 @@
 """Every way a source fails: its code, whether it is temporary, its sentence; and when it is tried again."""
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +12,7 @@ import pytest
 
 from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import CODES, RegistryError, answered, clean, redact_url
+from mirrors.registry.transport import Timeouts
 from tests.fakes.registry import FakeRegistry
 from tests.registry.conftest import QUICK, Recorder, reference
 
@@ -30,8 +33,6 @@ def refused(client: RegistryClient, host: FakeRegistry | str) -> RegistryError:
 @contextmanager
 def server_that(answers: bytes) -> Iterator[str]:
     """A socket that says the same to everyone and hangs up."""
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -215,8 +216,6 @@ def test_a_dns_server_that_does_not_answer_is_tried_again(client_for: Make, monk
 
 
 def test_a_lookup_that_hangs_is_given_up(client_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     hang = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: hang.wait(5) and None)
     quick = replace(QUICK, connect=0.1, attempts=1)
@@ -253,8 +252,6 @@ def test_connecting_takes_no_longer_with_many_addresses(client_for: Make, monkey
         leads_to(monkeypatch, *[address] * 5)
         quick = replace(QUICK, connect=0.2, attempts=1)
         client = client_for("registry.example.com", timeouts=quick, insecure=False)
-        import time
-
         began = time.monotonic()
         error = refused(client, "registry.example.com")
         assert error.code == "timeout" and "took too long" in str(error)
@@ -309,13 +306,21 @@ def test_an_endless_header_is_refused(client_for: Make) -> None:
 
 
 def test_attempts_share_one_budget_of_time(fake: FakeRegistry, client_for: Make) -> None:
-    import time
-
     fake.fault(stall=True, times=None)
     quick = replace(QUICK, read=0.2, source_seconds=0.5, attempts=100)
     began = time.monotonic()
     refused(client_for(fake, memory=HTTP, timeouts=quick), fake)
     assert time.monotonic() - began < 1.5
+
+
+def test_the_last_attempt_ends_with_the_budget(client_for: Make) -> None:
+    """Connecting, shaking hands and waiting share what is left; they do not each get it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        long = Timeouts(connect=30, read=30, source_seconds=0.3, backoff=0.01)
+        began = time.monotonic()
+        assert refused(client_for(host, timeouts=long, insecure=False), host).code == "timeout"
+        assert time.monotonic() - began < 1
 
 
 # Words

@@ -14,7 +14,7 @@ from mirrors.stopping import StopSignal
 from tests.fakes.proxy import FakeProxy
 from tests.fakes.registry import FakeRegistry, shared_authority
 from tests.fakes.tls import Authority
-from tests.registry.conftest import LAYER_TYPE, QUICK, MemorySink, put_layer, reference, some_bytes
+from tests.registry.conftest import LAYER_TYPE, QUICK, MemorySink, Recorder, put_layer, reference, some_bytes
 
 Make = Callable[..., RegistryClient]
 REPOSITORY = "aquasec/trivy-db"
@@ -83,6 +83,14 @@ def test_an_answer_of_400_over_http_is_not_remembered(fake: FakeRegistry, client
     client = client_for(fake)
     assert refused(client, fake).status == 400
     assert "scheme" not in client.memory
+
+
+def test_a_port_that_is_written_out_is_the_same_host(client_for: Make, heard: Recorder) -> None:
+    with FakeProxy() as proxy, FakeRegistry(tls=shared_authority().issue("registry.example.com")) as fake:
+        proxy.routes["registry.example.com:443"] = fake.port
+        client = client_for("registry.example.com:443", insecure=False, ca_pem=fake.ca_pem, proxy=proxy.url)
+        error = refused(client, "registry.example.com:443")
+        assert str(error).startswith("registry.example.com:443 answered 404") and heard.clocks
 
 
 # Certificates
