@@ -28,6 +28,7 @@ from mirrors.views.sending import bundle_download
 __all__ = ["bundle_create", "bundle_delete", "bundle_detail", "bundle_download", "bundles", "bundles_csv"]
 
 A_PAGE = 50
+EXPORTS_SHOWN = 20
 NOTHING_NEW = 204
 SEE_OTHER = 303
 
@@ -295,7 +296,7 @@ def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
     """The page; for htmx only its head, which changes while a worker is busy with the bundle."""
     bundle = get_object_or_404(Bundle.objects.prefetch_related("contents__snapshot__mirror", "exports"), pk=pk)
     now = clock.trusted_now().now
-    rows = list(bundle.contents.all())
+    rows, exports = list(bundle.contents.all()), list(bundle.exports.all())
     base = settings.AIRGAP_BASE_URL or f"{request.scheme}://{request.get_host()}"
     context = {
         "bundle": bundle,
@@ -303,6 +304,8 @@ def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
         "now": now,
         "section": "bundles",
         "rows": rows,
+        "exports": exports[:EXPORTS_SHOWN],
+        "more_exports": max(0, len(exports) - EXPORTS_SHOWN),
         "kinds": {row.snapshot.mirror.kind for row in rows if row.snapshot is not None},
         "headline": headline(bundle, len(rows)),
         "folder": bundle.filename.removesuffix(".tar"),
