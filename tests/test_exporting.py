@@ -149,6 +149,35 @@ def test_a_bundle_protects_what_it_is_made_of_until_it_expires(everything, store
     assert not store.has(everything["trivy-db"].layer_digest)
 
 
+def test_a_snapshot_pruned_while_the_bundle_is_made_is_refused(everything, store, now, monkeypatch):
+    real = exporting.compose
+
+    def pruned_meanwhile(*arguments, **options):
+        recipe = real(*arguments, **options)
+        everything["vexhub"].delete()
+        return recipe
+
+    monkeypatch.setattr(exporting, "compose", pruned_meanwhile)
+    with pytest.raises(ExportError, match="was removed while the bundle was being made"):
+        make(store, now)
+    assert not Bundle.objects.exists()
+
+
+def test_nothing_is_pruned_between_rendering_a_bundle_and_writing_its_rows(everything, store, now, monkeypatch):
+    monkeypatch.setattr(retention, "ALONE_WITHIN_SECONDS", 0)
+    real, passes = exporting.compose, []
+
+    def prune_meanwhile(*arguments, **options):
+        recipe = real(*arguments, **options)
+        passes.append(retention.prune(timezone.now() + timedelta(hours=5)))
+        return recipe
+
+    monkeypatch.setattr(exporting, "compose", prune_meanwhile)
+    bundle = make(store, now)
+    assert passes[0].postponed
+    assert len(sent(bundle, store)) == bundle.size_bytes
+
+
 def test_a_second_click_gets_the_same_bundle(everything, store, now):
     first = make(store, now, reuse=True)
     assert make(store, now + timedelta(minutes=1), reuse=True) == first

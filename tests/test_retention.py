@@ -83,6 +83,19 @@ def test_it_keeps_what_is_current_pinned_or_bundled_however_old(store, make_mirr
     assert all(store.has(made[index].layer_digest) for index in (0, 1, 2, 4))
 
 
+def test_a_pin_or_a_roll_back_that_comes_first_is_seen(store, make_mirror, later, monkeypatch):
+    mirror = make_mirror(keep=1)
+    made = builds(store, mirror, 4, later)
+
+    def pinned_meanwhile():
+        Snapshot.objects.filter(pk=made[0].pk).update(pinned=True)
+        type(mirror).objects.update(current=made[1])
+
+    monkeypatch.setattr(retention, "lock_references", pinned_meanwhile)
+    assert retention.prune_snapshots() == 1
+    assert set(Snapshot.objects.values_list("pk", flat=True)) == {made[0].pk, made[1].pk, made[3].pk}
+
+
 def test_it_expires_a_bundle_and_lets_go_of_what_it_held(store, make_mirror, later):
     mirror = make_mirror(keep=1)
     old, _ = builds(store, mirror, 2, later)
