@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +17,9 @@ from mirrors.stopping import StopSignal
 from tests.fakes.registry import FakeRegistry
 
 LAYER_TYPE = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"
-QUICK = Timeouts(
-    connect=1, read=0.3, slow_bytes_per_second=10_000, slow_seconds=0.4, source_seconds=2, longest_retry_after=1.2,
-    backoff=0.01,
-)  # fmt: skip
+# Quick to try again, but patient enough for a busy machine; SHORT is for the tests that wait for a limit.
+QUICK = Timeouts(connect=10, read=10, source_seconds=60, longest_retry_after=1.2, backoff=0.01)
+SHORT = replace(QUICK, connect=1, read=0.2, slow_seconds=0.3, source_seconds=5)
 
 
 class MemorySink:

@@ -14,7 +14,7 @@ from mirrors.registry.manifests import Descriptor
 from mirrors.registry.transport import Timeouts
 from mirrors.stopping import Stopped, StopSignal
 from tests.fakes.registry import FakeRegistry
-from tests.registry.conftest import QUICK, MemorySink, Recorder, put_layer, some_bytes
+from tests.registry.conftest import QUICK, SHORT, MemorySink, Recorder, put_layer, some_bytes
 
 Make = Callable[..., RegistryClient]
 REPOSITORY = "aquasec/trivy-db"
@@ -178,7 +178,7 @@ def test_a_silent_server_is_left_and_asked_again(
     fake: FakeRegistry, client_for: Make, layer: Descriptor, heard: Recorder
 ) -> None:
     fake.fault("/blobs/", stall_after=100_000)
-    assert fetch(client_for(fake), layer).data == DATA
+    assert fetch(client_for(fake, timeouts=SHORT), layer).data == DATA
     assert "sent nothing for too long" in heard.retries[0][0]
 
 
@@ -208,7 +208,7 @@ def test_a_crawling_server_is_left_and_asked_again(
     fake: FakeRegistry, client_for: Make, layer: Descriptor, heard: Recorder
 ) -> None:
     fake.fault("/blobs/", trickle=(100, 0.05))
-    assert fetch(client_for(fake), layer).data == DATA
+    assert fetch(client_for(fake, timeouts=SHORT), layer).data == DATA
     assert "sends less than 10000 bytes a second" in heard.retries[0][0]
 
 
@@ -224,7 +224,7 @@ def test_the_middle_of_a_body_may_not_trickle_either(fake: FakeRegistry, client_
     fake.fault("/blobs/", headers={"Transfer-Encoding": "chunked", "Content-Length": None}, data=b"0" * 2000)
     fake.faults[-1].trickle = (1, 0.01)
     fake.faults[-1].times = None
-    quick = replace(QUICK, read=0.1, source_seconds=0.4)
+    quick = replace(SHORT, read=0.1, source_seconds=0.4)
     assert refused(client_for(fake, timeouts=quick), layer).code in ("stalled", "truncated")
 
 

@@ -14,7 +14,7 @@ from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import CODES, RegistryError, answered, clean, redact_url
 from mirrors.registry.transport import Timeouts
 from tests.fakes.registry import FakeRegistry
-from tests.registry.conftest import QUICK, Recorder, reference
+from tests.registry.conftest import QUICK, SHORT, Recorder, reference
 
 Make = Callable[..., RegistryClient]
 REPOSITORY = "aquasec/trivy-db"
@@ -121,7 +121,7 @@ def test_an_error_body_that_is_odd_does_no_harm(fake: FakeRegistry, client_for: 
 @pytest.mark.parametrize("how", [{"endless": True}, {"body": b"x" * 100_000}, {"stall_after": 3, "body": b"abcdef"}])
 def test_an_error_body_is_bounded(fake: FakeRegistry, client_for: Make, how: dict[str, Any]) -> None:
     fake.fault("/manifests/", status=404, times=None, **how)
-    assert refused(client_for(fake), fake).code == "not-found"
+    assert refused(client_for(fake, timeouts=SHORT), fake).code == "not-found"
 
 
 def test_long_errors_are_cut(fake: FakeRegistry, client_for: Make) -> None:
@@ -218,7 +218,7 @@ def test_a_dns_server_that_does_not_answer_is_tried_again(client_for: Make, monk
 def test_a_lookup_that_hangs_is_given_up(client_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: hang.wait(5) and None)
-    quick = replace(QUICK, connect=0.1, attempts=1)
+    quick = replace(SHORT, connect=0.1, attempts=1)
     error = refused(client_for("registry.example.com", timeouts=quick), "registry.example.com")
     hang.set()
     assert error.code == "dns" and error.temporary
@@ -250,7 +250,7 @@ def black_hole() -> Iterator[tuple[str, int]]:
 def test_connecting_takes_no_longer_with_many_addresses(client_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with black_hole() as address:
         leads_to(monkeypatch, *[address] * 5)
-        quick = replace(QUICK, connect=0.2, attempts=1)
+        quick = replace(SHORT, connect=0.2, attempts=1)
         client = client_for("registry.example.com", timeouts=quick, insecure=False)
         began = time.monotonic()
         error = refused(client, "registry.example.com")
@@ -264,13 +264,13 @@ def test_a_dead_first_address_leaves_time_for_the_second(
     fake.push(REPOSITORY, "2")
     with black_hole() as address:
         leads_to(monkeypatch, address, ("127.0.0.1", fake.port))
-        client = client_for("registry.example.com", timeouts=replace(QUICK, connect=0.4), memory=HTTP)
+        client = client_for("registry.example.com", timeouts=replace(QUICK, connect=1), memory=HTTP)
         client.head_manifest(reference("registry.example.com"))
 
 
 def test_a_silent_server_is_named(fake: FakeRegistry, client_for: Make) -> None:
     fake.fault(stall=True, times=None)
-    error = refused(client_for(fake, memory=HTTP, timeouts=replace(QUICK, read=0.05)), fake)
+    error = refused(client_for(fake, memory=HTTP, timeouts=replace(SHORT, read=0.05)), fake)
     assert (error.code, error.temporary, error.attempts) == ("stalled", True, 4)
     assert "sent nothing for too long" in str(error)
 
@@ -278,7 +278,7 @@ def test_a_silent_server_is_named(fake: FakeRegistry, client_for: Make) -> None:
 def test_a_header_may_not_trickle(fake: FakeRegistry, client_for: Make) -> None:
     fake.push(REPOSITORY, "2")
     fake.fault(header_trickle=0.02, times=None)
-    quick = replace(QUICK, read=0.15, attempts=1)
+    quick = replace(SHORT, read=0.15, attempts=1)
     assert refused(client_for(fake, memory=HTTP, timeouts=quick), fake).code == "stalled"
 
 
@@ -307,7 +307,7 @@ def test_an_endless_header_is_refused(client_for: Make) -> None:
 
 def test_attempts_share_one_budget_of_time(fake: FakeRegistry, client_for: Make) -> None:
     fake.fault(stall=True, times=None)
-    quick = replace(QUICK, read=0.2, source_seconds=0.5, attempts=100)
+    quick = replace(SHORT, read=0.2, source_seconds=0.5, attempts=100)
     began = time.monotonic()
     refused(client_for(fake, memory=HTTP, timeouts=quick), fake)
     assert time.monotonic() - began < 1.5
