@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from django.core.management import ManagementUtility
+from django.db import connections as db_connections
 
 from mirrors import connections, content, people
 from mirrors.models import AuditEntry, Mirror, User
@@ -26,6 +27,8 @@ def manage(capsys, monkeypatch):
 
     def call(*words, stdin=""):
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        # A command closes its database when it ends; ours is this test's.
+        monkeypatch.setattr(db_connections, "close_all", lambda: None)
         try:
             ManagementUtility(["manage.py", *words]).execute()
             status = 0
