@@ -202,7 +202,9 @@ def _holders(now: datetime | None, store: BlobStore | None = None) -> Iterator[H
 
 
 def _archives() -> QuerySet[Bundle]:
-    return Bundle.objects.kept().filter(profile=Bundle.Profile.CACHE)
+    """Cache archives that are on disk; while one is being made, its size is only a guess."""
+    made = Bundle.objects.kept().filter(profile=Bundle.Profile.CACHE)
+    return made.filter(state__in=[Bundle.State.READY, Bundle.State.DAMAGED])
 
 
 def _partial_bytes(store: BlobStore) -> int:

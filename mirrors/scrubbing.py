@@ -124,6 +124,11 @@ def ask(*, by: str, now: datetime, address: str = "") -> bool:
     return True
 
 
+def withdraw(problem: str, *, by: str, now: datetime) -> None:
+    """The check that was asked for will not come; the sentence says why."""
+    _save(Check(FAILED, by, finished_at=now, error=problem))
+
+
 # The check
 
 
