@@ -151,6 +151,7 @@ class _Asking:
         """What the client learned of this registry spares requests next time."""
         if self._client is not None:
             self.source.memory = dict(self._client.memory)
+            self._client.close()
 
     # Is it what we hold?
 

@@ -159,7 +159,7 @@ class Job:
     def require_room(self, byte_count: int) -> None:
         """Raise before the first byte when the download would leave less than the reserve."""
         if byte_count:
-            retention.require_room(byte_count)
+            retention.require_room(byte_count, run_id=self.run.pk, store=self.store)
 
 
 def _sentence(source: Source, error: Exception) -> str:
