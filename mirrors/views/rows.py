@@ -112,7 +112,7 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
         ruler_text=_ruler_text(verdict.limits, _whole_minutes(verdict.age), verdict.judged_from, mirror.asset.rhythm),
         hops=_hops(standing, now),
         lead=escape(verdict.lead),
-        detail=escape(verdict.detail),
+        detail=escape("The first sync is under way." if run is not None and current is None else verdict.detail),
         url=SafeString(mirror_url("mirror-detail", mirror.name)),
         poll_url=SafeString(f"{_pattern('dashboard')}?row={mirror.name}"),
         sync_url=SafeString(mirror_url("mirror-sync", mirror.name)),
