@@ -180,6 +180,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "tick": {"task": "mirrors.tick", "schedule": 5.0, "options": {"expires": 20}},
+    "unprepared-bundles": {"task": "mirrors.unprepared_bundles", "schedule": 60.0, "options": {"expires": 50}},
     "housekeeping": {"task": "mirrors.housekeeping", "schedule": 600.0, "options": {"expires": 300}},
 }
 

@@ -55,7 +55,9 @@ def _make(lease: runs.Lease, story: Story, stop: StopSignal, store: BlobStore) -
     run = SyncRun.objects.select_related("mirror__current").get(pk=lease.run_id)
     story.source = run.source_reference
     try:
-        outcome = _fetch(run, story, stop, store)
+        # Until the switch is committed no row names what was fetched; the pruner stays away meanwhile.
+        with store.in_use():
+            _conclude(lease, run, story, _fetch(run, story, stop, store), stop)
     except Stopped:
         if stop.reason == runs.SHUTDOWN:
             story.warn("The worker is shut down; the run goes on where it stopped when one starts again.")
@@ -78,8 +80,6 @@ def _make(lease: runs.Lease, story: Story, stop: StopSignal, store: BlobStore) -
         story.fail(sentence)
         _fail(lease, story, sentence)
         raise
-    else:
-        _conclude(lease, run, story, outcome, stop)
 
 
 def _fetch(run: SyncRun, story: Story, stop: StopSignal, store: BlobStore) -> Outcome:
@@ -93,8 +93,7 @@ def _fetch(run: SyncRun, story: Story, stop: StopSignal, store: BlobStore) -> Ou
         stop=stop,
         now=timezone.now(),
     )
-    with store.in_use():
-        return sync_vex(job) if mirror.asset.transport == "vex" else sync_oci(job)
+    return sync_vex(job) if mirror.asset.transport == "vex" else sync_oci(job)
 
 
 def _fail(lease: runs.Lease, story: Story, sentence: str, *, retry_at: datetime | None = None) -> None:

@@ -18,7 +18,7 @@ def send(task: Task, *args: object) -> bool:
     try:
         task.apply_async(args=args, expires=600, retry=False)
     except (OperationalError, OSError) as error:
-        logger.warning("The broker cannot be reached (%s); the scheduler sends %s again.", error, task.name)
+        logger.warning("The broker cannot be reached (%s); %s was not sent.", type(error).__name__, task.name)
         return False
     return True
 
@@ -49,9 +49,13 @@ def tick() -> None:
 
 @shared_task(name="mirrors.housekeeping")
 def housekeeping() -> None:
-    now = timezone.now()
-    retention.prune(now)
-    for bundle_id in exporting.unprepared(now):
+    retention.prune(timezone.now())
+
+
+@shared_task(name="mirrors.unprepared_bundles")
+def unprepared_bundles() -> None:
+    """Bundles whose message was lost, or whose worker went away."""
+    for bundle_id in exporting.unprepared(timezone.now()):
         send(prepare_bundle, bundle_id)
 
 
