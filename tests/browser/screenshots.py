@@ -1,4 +1,4 @@
-"""Takes the pictures of the README from a running instance: `docs/screenshots.py URL PASSWORD [--user NAME] [--to DIR]`.
+"""Takes the README's pictures from a running instance: `make screenshots ARGS="URL PASSWORD [--user NAME] [--to DIR]"`.
 
 Every page in light and dark, on a desk (1400 px) and on a phone (390 px), with Debian's Chromium. Needs what
 tests/requirements.txt installs.
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("url", help="where the instance answers, such as http://127.0.0.1:8000")
     parser.add_argument("password")
     parser.add_argument("--user", default="admin")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parent / "images")
+    parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parents[2] / "docs" / "images")
     parser.add_argument("--chromium", default=CHROMIUM)
     options = parser.parse_args()
     options.url = options.url.rstrip("/")
