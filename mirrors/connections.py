@@ -231,7 +231,7 @@ class _Trial:
     def _manifest(self, client: RegistryClient, reference: Reference) -> Manifest:
         manifest = client.fetch_manifest(reference)
         # Hosts met on the way to a manifest, its login server above all, stand in the client's exchange only.
-        self.hops += client._exchange.hops
+        self.hops += client.hops
         return manifest
 
     def _child(self, reference: Reference, index: Manifest) -> Reference:

@@ -15,6 +15,11 @@ from mirrors.story import SourceListener, Story
 from mirrors.trivy.catalogue import Kind
 
 TIMEOUTS = Timeouts()
+# What a run writes of a source; the other columns are settings, which belong to people.
+ANSWERS = (
+    "memory", "asked_at", "answered_at", "error", "retry_at", "manifest_digest", "layer_digest", "updated_at", "lagging",
+    "matching_digest", "matching_snapshot", "clock_skew_seconds",
+)  # fmt: skip
 
 
 class SyncFailed(Exception):
@@ -136,7 +141,7 @@ class Job:
         source.asked_at = source.answered_at = self.now
         source.error, source.retry_at = "", None
         source.clock_skew_seconds = listener.clock_skew_seconds
-        source.save()
+        self._write(source)
 
     def failed(self, source: Source, error: Exception, listener: SourceListener) -> None:
         """The source failed or offered something bad: written down, and the next one is asked."""
@@ -147,9 +152,15 @@ class Job:
         if isinstance(error, RegistryError) and error.retry_after:
             source.retry_at = self.now + timedelta(seconds=error.retry_after)
             self.retries.append(source.retry_at)
-        source.save()
+        self._write(source)
         self.failures.append(sentence)
         self.story.fail(sentence, source=source.reference)
+
+    def _write(self, source: Source) -> None:
+        """Only what was answered, and only while the settings are those it was asked with: an edit is never undone."""
+        answers = {field: getattr(source, field) for field in ANSWERS}
+        asked_so = Source.objects.filter(pk=source.pk, mirror__settings_version=self.run.settings_version)
+        asked_so.update(**answers)
 
     def give_up(self) -> SyncFailed:
         """What to raise when no source was any good."""

@@ -18,7 +18,7 @@ from mirrors.digests import short
 from mirrors.fetch_oci import sync_oci
 from mirrors.fetch_vex import sync_vex
 from mirrors.job import Fetched, Job, Outcome, SyncFailed
-from mirrors.models import Mirror, Snapshot, SnapshotBlob, SyncRun
+from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
 from mirrors.secrets import SecretError
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.story import Story
@@ -166,8 +166,9 @@ def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:
         )
         for position, blob in enumerate(fetched.blobs)
     )
-    fetched.source.matching_digest, fetched.source.matching_snapshot = fetched.manifest_digest, snapshot
-    fetched.source.save(update_fields=["matching_digest", "matching_snapshot"])
+    Source.objects.filter(pk=fetched.source.pk).update(
+        matching_digest=fetched.manifest_digest, matching_snapshot=snapshot
+    )
     return snapshot
 
 

@@ -232,3 +232,21 @@ def test_a_run_closed_by_somebody_else_switches_nothing(mirror, fake, push_db, s
     run.refresh_from_db()
     assert mirror.current is None and Snapshot.objects.count() == 0
     assert run.state == State.LOST
+
+
+def test_a_run_that_is_still_ending_does_not_undo_an_edit(mirror, fake, push_db, sync_now, monkeypatch):
+    from mirrors import fetch_oci
+    from mirrors.models import Mirror, Source
+
+    push_db(fake, hours_ago(5))
+    original = fetch_oci.check_manifest
+
+    def edited_meanwhile(kind, manifest):
+        Source.objects.update(username="new", insecure=False)
+        Mirror.objects.update(settings_version=2)
+        return original(kind, manifest)
+
+    monkeypatch.setattr(fetch_oci, "check_manifest", edited_meanwhile)
+    sync_now(mirror)
+    source = mirror.sources.get()
+    assert (source.username, source.insecure, source.answered_at) == ("new", False, None)
