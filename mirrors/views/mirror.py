@@ -28,6 +28,7 @@ from mirrors.views.rows import about, moving, ruler_drawing
 SNAPSHOTS_SHOWN = 100
 RUNS_SHOWN = 6
 PLOTTED = timedelta(days=14)
+SHORTEST_PLOT = timedelta(minutes=10)
 CONFIRMATIONS_PLOTTED = 200
 SKEW_WORTH_TELLING = 60
 RUNNING_SECONDS, RESTING_SECONDS = 2, 20
@@ -95,7 +96,7 @@ def _plots(mirror: Mirror, kept: list[Snapshot], found: Standing, now: datetime)
     if not points:
         return {"plot": None, "slim_plot": None}
     start = max(min(fetched for fetched, _ in points), now - PLOTTED)
-    start = min(start, now - timedelta(hours=1))
+    start = min(start, now - SHORTEST_PLOT)
     limits = found.verdict.limits
     wide = plot.sawtooth(points, limits, start, now, width=1160, height=220)
     slim = plot.sawtooth(points, limits, start, now, width=360, height=200)
