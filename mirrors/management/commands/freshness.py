@@ -3,9 +3,9 @@
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from mirrors import clock, wording
 from mirrors.models import Mirror
@@ -45,25 +45,27 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             found, missing = self._look(options["names"])
+            listed = json.dumps([_object(standing) for standing in found], indent=2)
         except Exception as fault:  # noqa: BLE001 - an unreachable database, a missing table, anything: status 3
             if options["json"]:
                 self.stdout.write("[]")
             sentence = str(fault).strip() or type(fault).__name__
-            raise CommandError(f"Could not tell: {sentence.splitlines()[0]}", returncode=COULD_NOT_TELL) from None
+            self._leave(f"Could not tell: {sentence.splitlines()[0]}")
         if options["json"]:
-            self.stdout.write(json.dumps([_object(standing) for standing in found], indent=2))
+            self.stdout.write(listed)
         else:
             self._tell(found)
         if missing:
-            raise CommandError(
-                f"There is no mirror named {wording.joined(missing)}. `manage.py mirror list` names them.",
-                returncode=COULD_NOT_TELL,
-            )
+            self._leave(f"There is no mirror named {wording.joined(missing)}. `manage.py mirror list` names them.")
         if not found:
-            raise CommandError("There are no mirrors, so nothing is fresh.", returncode=COULD_NOT_TELL)
+            self._leave("There are no mirrors, so nothing is fresh.")
         status = max(standing.verdict.look.exit_status for standing in found)
         if status:
             sys.exit(status)
+
+    def _leave(self, sentence: str) -> NoReturn:
+        self.stderr.write(sentence)
+        sys.exit(COULD_NOT_TELL)
 
     def _look(self, names: list[str]) -> tuple[list[Standing], list[str]]:
         """The standings in the order named, and the names that do not exist."""
