@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from django.utils import timezone
 
 from mirrors import runs, wording
+from mirrors.digests import DIGEST, short
 from mirrors.models import RunStep
 from mirrors.registry.transport import Listener
 
@@ -107,9 +108,10 @@ class SourceListener(Listener):
     def request(self, method: str, url: str, status: int, seconds: float) -> None:
         self._story.requests += 1
         parts = urlsplit(url)
-        self._story.tell(
-            f"{method} {parts.path or '/'} at {parts.netloc}: {status} ({seconds:.2f} s)", source=self._reference
-        )
+        path = DIGEST.sub(lambda found: short(found[0]) + "…", parts.path or "/")
+        took = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+        answer = status or "no answer"
+        self._story.tell(f"{method} {path} at {parts.netloc}: {answer} ({took})", source=self._reference)
 
     def retry(self, reason: str, attempt: int, wait_seconds: float) -> None:
         wait = wording.duration_text(wait_seconds)
