@@ -52,7 +52,7 @@ check: lint types  ## what .ci/run checks, on this machine
 	@$(MAKE) --no-print-directory test-servers
 
 bench: setup-tests  ## ratios against peers, written to docs/performance.md
-	@$(CLEAN) $(PY) bench/run.py $(ARGS)
+	@$(CLEAN) $(PY) -m tests.bench $(ARGS)
 
 screenshots: setup-tests  ## docs/screenshots/ from the running demo
 	@$(CLEAN) $(PY) tests/browser/screenshots.py $(ARGS)
