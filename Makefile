@@ -54,7 +54,7 @@ check: lint types  ## what .ci/run checks, on this machine
 bench: setup-tests  ## ratios against peers, written to docs/performance.md
 	@$(CLEAN) $(PY) -m tests.bench $(ARGS)
 
-screenshots: setup-tests  ## docs/screenshots/ from the running demo
+screenshots: setup-tests  ## pictures of a running instance (ARGS="URL PASSWORD")
 	@$(CLEAN) $(PY) tests/browser/screenshots.py $(ARGS)
 
 lock: setup-tests  ## requirements.lock and tests/requirements.lock from the requirements.txt files
