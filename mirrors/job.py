@@ -17,8 +17,8 @@ from mirrors.trivy.catalogue import Kind
 TIMEOUTS = Timeouts()
 # What a run writes of a source; the other columns are settings, which belong to people.
 ANSWERS = (
-    "memory", "asked_at", "answered_at", "error", "retry_at", "manifest_digest", "layer_digest", "updated_at", "lagging",
-    "matching_digest", "matching_snapshot", "clock_skew_seconds",
+    "memory", "asked_at", "answered_at", "error", "retry_at", "manifest_digest", "layer_digest", "updated_at",
+    "lagging", "matching_digest", "matching_snapshot", "clock_skew_seconds",
 )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def roll_back(snapshot: Snapshot, *, by: str, now: datetime, reason: str = "", a
             "Check the store under Settings, then try again."
         )
     with transaction.atomic():
-        mirror = Mirror.objects.select_for_update().select_related("current").get(pk=snapshot.mirror_id)
+        mirror = Mirror.objects.select_for_update(of=("self",)).select_related("current").get(pk=snapshot.mirror_id)
         target = Snapshot.objects.select_for_update().filter(pk=snapshot.pk).first()
         if target is None:
             raise SnapshotError("This snapshot has just been removed by retention; choose another one.")

@@ -57,7 +57,7 @@ class PlainCommand(BaseCommand):
             )
         except KeyboardInterrupt:
             status = self.complain("Stopped.", FAILED, options)
-        except Exception as fault:  # noqa: BLE001 - the door: one sentence for people, the traceback for --traceback
+        except Exception as fault:
             if options.get("traceback"):
                 raise
             logger.debug("fault", exc_info=True)

@@ -13,5 +13,5 @@ from mirrors import health
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
     faults = health.faults()
-    answer = {"status": "failing" if faults else "ok", **{part: "failing" for part in faults}}
+    answer = {"status": "failing" if faults else "ok", **dict.fromkeys(faults, "failing")}
     return JsonResponse(answer, status=503 if faults else 200)

@@ -1,4 +1,7 @@
-"""VEX repositories as Trivy asks for them. No login: scanners have none. No ETag: Trivy before 0.73 loses its copy on a 304."""
+"""VEX repositories as Trivy asks for them: no login, for scanners have none; and no ETag, which old Trivy stumbles over.
+
+Trivy before 0.73 deletes its copy of the repository on a 304.
+"""
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
