@@ -1,4 +1,4 @@
-"""Serving a mirrored VEX repository: its manifest rewritten for this instance's URL at request time, and its archives."""
+"""Serving a mirrored VEX repository: the manifest rewritten for our URL at request time, and its archives."""
 
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, Snapshot, SnapshotBlob
