@@ -1,0 +1,48 @@
+"""Pages for when something goes wrong, in words and without a traceback."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.test import Client
+from django.urls import reverse
+
+pytestmark = pytest.mark.django_db
+TEMPLATES = Path(settings.BASE_DIR) / "templates"
+
+
+def test_a_role_that_does_not_allow_it_is_told_who_can_help(as_viewer, make_mirror):
+    make_mirror("trivy-db")
+    response = as_viewer.post(reverse("mirrors:mirror-sync", args=["trivy-db"]))
+    assert response.status_code == 403
+    assert "Your role does not allow this." in response.content.decode()
+    assert "Only operators and administrators may do this." in response.content.decode()
+
+
+def test_an_unknown_address_is_told_in_our_own_words(client):
+    response = client.get("/nowhere")
+    assert response.status_code == 404
+    assert "There is nothing here." in response.content.decode()
+
+
+def test_an_old_form_is_told_that_nothing_was_changed(operator):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
+    response = client.post(reverse("mirrors:logout"))
+    assert response.status_code == 403
+    assert "Nothing was changed." in response.content.decode()
+
+
+def test_a_fault_of_our_own_needs_no_database_and_no_context():
+    assert "Something broke on our side." in render_to_string("500.html")
+
+
+def test_no_template_has_inline_script_or_style():
+    faults = [
+        f"{path.name}: {found.group(0)}"
+        for path in TEMPLATES.rglob("*.html")
+        for found in re.finditer(r'\sstyle="|<style|<script(?! src=)|\son[a-z]+="|https?://', path.read_text())
+    ]
+    assert faults == []
