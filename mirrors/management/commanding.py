@@ -6,6 +6,7 @@
 import getpass
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -41,6 +42,17 @@ class PlainCommand(BaseCommand):
     # Each command names its own options; the parser guarantees that they are there.
     run: Callable[..., int]
 
+    _listed = False
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """With --json there is a list also when it ends before `run` begins: wrong usage, a failed system check."""
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as ended:
+            if ended.code and "--json" in argv and not self._listed:
+                self.print_json([])
+            raise
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             status = self.run(**options)
@@ -52,9 +64,7 @@ class PlainCommand(BaseCommand):
             status = self.complain(str(error), self.fault_status, options)
         except DatabaseError as error:
             logger.debug("database", exc_info=True)
-            status = self.complain(
-                f"The database cannot be used: {str(error).splitlines()[0]}.", self.fault_status, options
-            )
+            status = self.complain(database_trouble(error), self.fault_status, options)
         except KeyboardInterrupt:
             status = self.complain("Stopped.", FAILED, options)
         except Exception as fault:
@@ -77,6 +87,7 @@ class PlainCommand(BaseCommand):
         return status
 
     def print_json(self, objects: Iterable[dict[str, Any]]) -> None:
+        self._listed = True
         self.stdout.write(json.dumps(list(objects), indent=2, default=plain))
 
     def who(self) -> str:
@@ -85,6 +96,17 @@ class PlainCommand(BaseCommand):
             return f"{getpass.getuser()} (command line)"
         except (KeyError, OSError):
             return "command line"
+
+
+def database_trouble(error: DatabaseError) -> str:
+    """Why the database is of no use, in a sentence. SQLite and PostgreSQL each have words for a table not yet made."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if re.search(r"no such (table|column)|(relation|column) .* does not exist", said):
+        return (
+            f"The database was not prepared by this version ({said}). Start it once with `make up`, or run "
+            "`manage.py up --prepare`; if there should be data, check AIRGAP_DATA_DIR and DATABASE_URL."
+        )
+    return f"The database cannot be used: {said}."
 
 
 def plain(value: object) -> str:

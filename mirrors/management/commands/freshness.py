@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError
 
 from mirrors import clock, wording
+from mirrors.management.commanding import database_trouble
 from mirrors.models import Mirror
 from mirrors.standing import Standing, clock_banner, standings
 
@@ -50,6 +52,8 @@ class Command(BaseCommand):
             if options["json"]:
                 self.stdout.write("[]")
             sentence = str(fault).strip() or type(fault).__name__
+            if isinstance(fault, DatabaseError):
+                sentence = database_trouble(fault)
             self._leave(f"Could not tell: {sentence.splitlines()[0]}")
         if options["json"]:
             self.stdout.write(listed)

@@ -1,0 +1,73 @@
+"""What keeps a command from running, as a script sees it: a sentence, a status, and a list where it asked for one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MANAGE = Path(__file__).parent.parent / "manage.py"
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """shell("sync", "--json", AIRGAP_SIDE="odd") -> (status, stdout, stderr) of a process of its own."""
+
+    def call(*words, python=(sys.executable,), **environment):
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRGAP_", "DATABASE", "DJANGO"))
+        }
+        done = subprocess.run(
+            [*python, str(MANAGE), *words],
+            env=kept | {"AIRGAP_DATA_DIR": str(tmp_path / "data")} | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+@pytest.mark.parametrize(("command", "expected"), [("freshness", 3), ("sync", 1), ("export_bundle", 1)])
+def test_a_wrong_setting_is_a_sentence_and_still_a_list(shell, command, expected):
+    status, out, err = shell(command, "--json", AIRGAP_SIDE="bogus")
+    assert (status, json.loads(out)) == (expected, [])
+    assert err == "AIRGAP_SIDE is 'bogus'; it must be one of: connected, isolated, both.\n"
+
+
+@pytest.mark.parametrize("words", [("sync", "--bogus"), ("export_bundle",), ("mirror", "list", "--bogus")])
+def test_wrong_usage_is_status_2_and_still_a_list(shell, words):
+    status, out, err = shell(*words, "--json")
+    assert (status, json.loads(out)) == (2, [])
+    assert "error:" in err
+
+
+def test_a_failed_system_check_is_still_a_list(shell):
+    status, out, err = shell("sync", "--json", REDIS_URL="garbage")
+    assert (status, json.loads(out)) == (1, [])
+    assert "REDIS_URL must start with" in err
+
+
+@pytest.mark.parametrize(("command", "expected"), [("freshness", 3), ("sync", 1)])
+def test_a_database_not_yet_made_is_named_as_such(shell, command, expected):
+    status, out, err = shell(command, "--json")
+    assert (status, json.loads(out)) == (expected, [])
+    assert "was not prepared by this version (no such table" in err
+    assert "make up" in err
+
+
+@pytest.mark.parametrize(("command", "expected"), [("freshness", 3), ("sync", 1)])
+def test_a_python_without_the_requirements_is_told_what_to_do(shell, command, expected):
+    status, out, err = shell(command, "--json", python=(sys.executable, "-I", "-S"))
+    assert (status, json.loads(out)) == (expected, [])
+    assert "make setup" in err
+
+
+def test_monitoring_never_reads_a_crash_as_an_age(shell):
+    status, out, err = shell("freshness", "--json", DJANGO_SETTINGS_MODULE="nowhere")
+    assert (status, json.loads(out)) == (3, [])
+    assert "Could not tell" in err
