@@ -98,6 +98,19 @@ def connection_for(source: Source, mirror: Mirror) -> Connection:
     )
 
 
+def for_url(connection: Connection, reference: str, url: str) -> Connection:
+    """A VEX source's connection as it holds for `url`, which its manifest may name on any host.
+
+    The proxy holds for all, CA and leniency for the source's own host, the login for that host's very port and scheme.
+    """
+    own, asked = urlsplit(reference), urlsplit(url)
+    if asked.hostname != own.hostname:
+        return Connection(proxy=connection.proxy)
+    if (asked.scheme, asked.netloc) != (own.scheme, own.netloc):
+        return replace(connection, username="", password="", token="")
+    return connection
+
+
 def reference_of(source: Source, mirror: Mirror) -> Reference:
     """The OCI reference of a source; without a tag it has the kind's own."""
     return Reference.parse(source.reference, default_tag=mirror.asset.default_tag or None)
@@ -292,10 +305,7 @@ class _Trial:
         return probe_url(url, self._for_url(connection, url), stop=self.stop, timeouts=self.timeouts)
 
     def _for_url(self, connection: Connection, url: str) -> Connection:
-        """Login, CA and leniency of a source hold for its own host; the proxy for all."""
-        if urlsplit(url).netloc == urlsplit(self.reference).netloc:
-            return connection
-        return Connection(proxy=connection.proxy)
+        return for_url(connection, self.reference, url)
 
 
 # Advice and the allow-list

@@ -140,7 +140,7 @@ class _Asking:
         source.lagging, source.updated_at = False, None
         if layer and self.held and self._is_older_unseen(self.held, manifest, layer):
             return self._lags(self.held)
-        if job.mirror.is_held and self.held and self.held.intact:
+        if job.mirror.is_held and self.held and not self._is_repair(self.held, manifest, layer):
             job.story.warn(
                 f"{source.host} offers {short(manifest.digest)}; the mirror is held.", source=source.reference
             )
@@ -168,6 +168,11 @@ class _Asking:
         if layer is not None:
             return (layer.digest, layer.media_type) == (held.layer_digest, held.media_type)
         return manifest.digest == held.manifest_digest and not self.job.mirror.with_referrers
+
+    def _is_repair(self, held: Held, manifest: Manifest, layer: Descriptor | None) -> bool:
+        """The same content as ours, of which something is missing here: a held mirror takes that, and nothing else."""
+        same = layer.digest == held.layer_digest if layer else manifest.digest == held.manifest_digest
+        return same and not held.intact
 
     def _same(self, held: Held, digest: str) -> str:
         source = self.source

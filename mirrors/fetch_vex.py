@@ -62,7 +62,7 @@ def sync_vex(job: Job) -> Outcome:
         job.answered(source, asking.listener)
         if intact and current is not None and fetched.identity == current.identity:
             return Outcome(confirmed=True)
-        if job.mirror.is_held and intact:
+        if job.mirror.is_held and current is not None and fetched.identity != current.identity:
             return Outcome(note=f"{source.host} offers other content, but this mirror is held: nothing was switched.")
         return Outcome(fetched=fetched)
     raise job.give_up()
@@ -285,8 +285,5 @@ class _Asking:
                 )
 
     def _connection(self, url: str) -> Connection:
-        """The source's own credentials, CA and leniency hold for its host only; the proxy for every host."""
         own = connections.connection_for(self.source, self.job.mirror)
-        if urlsplit(url).hostname == urlsplit(self.source.reference).hostname:
-            return own
-        return Connection(proxy=own.proxy)
+        return connections.for_url(own, self.source.reference, url)

@@ -217,11 +217,11 @@ def stop_run(run: SyncRun, *, by: str, now: datetime, reason: str = "") -> bool:
         run.refresh_from_db()
         RunStep.objects.create(run=run, at=now, level=RunStep.Level.WARNING, text=sentence)
         remember(run, now=now)
+        record.write(by, "sync stopped", run.mirror.name, f"run {run.pk}", at=now)
     with _here_lock:
         signal = _here.get(run.pk)
     if signal is not None:
         signal.set(CLOSED)
-    record.write(by, "sync stopped", run.mirror.name, f"run {run.pk}", at=now)
     return True
 
 

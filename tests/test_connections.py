@@ -6,10 +6,10 @@ import tarfile
 import pytest
 
 from mirrors import connections, content
-from mirrors.connections import OutboundRefused, allow_list, connection_for, try_mirror, with_port
+from mirrors.connections import OutboundRefused, allow_list, connection_for, for_url, try_mirror, with_port
 from mirrors.models import Source, SyncRun
 from mirrors.registry.errors import Hop
-from mirrors.registry.transport import Timeouts
+from mirrors.registry.transport import Connection, Timeouts
 from mirrors.stopping import StopSignal
 from mirrors.trivy.catalogue import KINDS
 from tests.fakes.registry import FakeRegistry
@@ -171,11 +171,21 @@ def vex_manifest(url: str) -> bytes:
 def test_it_asks_for_a_vex_manifest_and_one_byte_of_its_archive_on_another_host(fake, cdn, make_mirror):
     url = cdn.put_file("/v.tar.gz", archive())
     fake.put_file("/vex/.well-known/vex-repository.json", vex_manifest(url))
-    mirror = make_mirror("v", "vex", sources=[fake.url("/vex")])
+    mirror = make_mirror("v", "vex", sources=[fake.url("/vex").replace("127.0.0.1", "localhost")])
     (report,) = try_mirror(mirror, timeouts=QUICK)
     # Leniency holds for the source's own host: the archive of another host must be https.
     assert not report.ok and "plain HTTP" in report.error
-    assert hosts(report) == [fake.host]
+    assert hosts(report) == [fake.host.replace("127.0.0.1", "localhost")]
+
+
+def test_a_login_holds_for_the_sources_very_port_and_leniency_for_its_host():
+    own = Connection(insecure=True, proxy="http://proxy:3128", username="reader", password="secret")
+    reference = "https://vex.example/hub"
+    assert for_url(own, reference, "https://vex.example/v.tar.gz") == own
+    for url in ("https://vex.example:8443/v.tar.gz", "http://vex.example/v.tar.gz"):
+        found = for_url(own, reference, url)
+        assert (found.username, found.password, found.insecure) == ("", "", True)
+    assert for_url(own, reference, "https://other.example/v.tar.gz") == Connection(proxy="http://proxy:3128")
 
 
 def test_it_asks_for_an_archive_on_the_same_host(fake, make_mirror):

@@ -15,7 +15,7 @@ from mirrors.demo import assets
 from mirrors.trivy.catalogue import KINDS
 
 KEEP = 5
-FIRST_BUILD_AGE = timedelta(hours=3)
+FIRST_BUILD_AGE = timedelta(minutes=10)
 VEX_ARCHIVE_PATH = "/vexhub/archive/refs/heads/main.tar.gz"
 ORGANISATIONS = ("aquasec", "aquasecurity")
 

@@ -60,13 +60,13 @@ def age(publisher, name, tag, kind):
 
 
 def test_the_first_builds_are_three_hours_old_and_the_next_are_of_now(publisher):
-    assert age(publisher, "aquasec/trivy-db", "2", "trivy-db") == NOW - timedelta(hours=3)
+    assert age(publisher, "aquasec/trivy-db", "2", "trivy-db") == NOW - timedelta(minutes=10)
     assert publisher.start(NOW) == []
 
     later = NOW + timedelta(minutes=1)
     assert publisher.tick(later) == ["trivy-db"]
     assert age(publisher, "aquasecurity/trivy-db", "latest", "trivy-db") == later
-    assert age(publisher, "aquasec/trivy-java-db", "1", "trivy-java-db") == NOW - timedelta(hours=3)
+    assert age(publisher, "aquasec/trivy-java-db", "1", "trivy-java-db") == NOW - timedelta(minutes=10)
 
 
 def test_each_has_its_own_rhythm(publisher):
@@ -173,7 +173,7 @@ def test_it_answers_as_a_vex_repository(server):
 
     status, headers, data = get(server, location.fetch_url.removeprefix(server.url))
     facts = read_archive(io.BytesIO(data), location.format, location.subdir)
-    assert (status, facts.packages, facts.updated_at) == (200, 2, NOW - timedelta(hours=3))
+    assert (status, facts.packages, facts.updated_at) == (200, 2, NOW - timedelta(minutes=10))
     assert parse_repository(facts.repository_manifest).name == repository.name == "Demo VEX Hub"
     assert get(server, location.fetch_url.removeprefix(server.url), **{"If-None-Match": headers["ETag"]})[0] == 304
 

@@ -250,3 +250,19 @@ def test_a_run_that_is_still_ending_does_not_undo_an_edit(mirror, fake, push_db,
     sync_now(mirror)
     source = mirror.sources.get()
     assert (source.username, source.insecure, source.answered_at) == ("new", False, None)
+
+
+def test_a_held_mirror_takes_what_is_missing_of_its_own_content_and_nothing_else(mirror, fake, push_db, sync_now):
+    ours = hours_ago(8)
+    push_db(fake, ours, seed=1)
+    sync_now(mirror)
+    kept = mirror.current_id
+    mirror.hold(datetime.now(UTC), "audit")
+    content.store().remove(mirror.current.layer_digest)
+    push_db(fake, hours_ago(1), seed=2)
+    assert "held" in sync_now(mirror).note
+    assert mirror.current_id == kept
+    push_db(fake, ours, seed=1)
+    assert "fetched again" in sync_now(mirror).note
+    assert mirror.current_id == kept
+    assert content.store().verify(mirror.current.layer_digest) == "ok"
