@@ -7,7 +7,9 @@ from django.utils import timezone
 from mirrors.models import AuditEntry
 
 
-def write(actor: str, action: str, subject: str = "", detail: str = "", address: str = "", *, at: datetime | None = None) -> None:
+def write(
+    actor: str, action: str, subject: str = "", detail: str = "", address: str = "", *, at: datetime | None = None
+) -> None:
     """One line of the record. `action` is a short verb phrase such as `mirror changed`."""
     AuditEntry.objects.create(
         at=at or timezone.now(),
