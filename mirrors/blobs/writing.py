@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mirrors.blobs.store import BlobStore
 
 CHUNK = 256 * 1024
+# Bytes per write, at multiples of it. Linux makes page cache in pieces as long as a write, and long ones cost: 840 MB
+# on ext4 (6.18) took 0.2 s in writes of 32 KiB, 0.5 s in 256 KiB and 1.9 s in 1 MiB.
+AT_ONCE = 32 * 1024
 
 
 class Feedable(Protocol):
@@ -218,5 +221,5 @@ def _write_all(descriptor: int, chunk: bytes, offset: int) -> None:
     """Write at `offset`; after a failure there the same bytes may be tried again."""
     view = memoryview(chunk)
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = os.pwrite(descriptor, view[: AT_ONCE - offset % AT_ONCE], offset)
         view, offset = view[written:], offset + written
