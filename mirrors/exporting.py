@@ -66,7 +66,8 @@ def current_snapshots(names: Sequence[str] = ()) -> list[Snapshot]:
     if not names:
         snapshots = [mirror.current for mirror in mirrors if mirror.current is not None]
         if not snapshots:
-            raise ExportError("There is nothing to export yet: no database has been synced. Sync one first.")
+            first = "Import a bundle first." if settings.AIRGAP_SIDE == "isolated" else "Sync one first."
+            raise ExportError(f"There is nothing to export yet: no database holds anything. {first}")
         return snapshots
     named = {mirror.name: mirror for mirror in mirrors.filter(name__in=names)}
     chosen: list[Snapshot] = []

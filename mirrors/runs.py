@@ -61,10 +61,14 @@ class Lease:
 # Asking
 
 
-def request_sync(mirror: Mirror, *, trigger: str, by: str, now: datetime, losses: int = 0) -> tuple[SyncRun, bool]:
-    """The mirror's open run, made now if there is none; and whether it was made."""
+def refuse_on_the_isolated_side() -> None:
     if settings.AIRGAP_SIDE == "isolated":
         raise RunError("This is an isolated instance: it takes data from bundles and asks no source.")
+
+
+def request_sync(mirror: Mirror, *, trigger: str, by: str, now: datetime, losses: int = 0) -> tuple[SyncRun, bool]:
+    """The mirror's open run, made now if there is none; and whether it was made."""
+    refuse_on_the_isolated_side()
     if not mirror.enabled:
         raise RunError(f"{mirror.name} is disabled. Enable it in its settings first.")
     for _ in range(3):

@@ -4,8 +4,8 @@ With `sync_here` neither broker nor worker is needed. What it reports is a run m
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,15 @@ Watcher = Callable[[SyncRun], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Report:
-    """How a named mirror's sync went, for people (`sentence`) and for programs (`as_json`)."""
+    """How a named mirror's sync went, for people (`sentence`) and for programs (`as_json`).
+
+    `error` and `outcome` say what the run cannot: why there is none, or that nobody waits for its end.
+    """
 
     mirror: str
     run: SyncRun | None
     error: str = ""
+    outcome: str = SyncRun.State.FAILED
 
     @property
     def is_good(self) -> bool:
@@ -35,7 +39,7 @@ class Report:
     @property
     def sentence(self) -> str:
         run = self.run
-        if run is None:
+        if run is None or self.error:
             return f"{self.mirror}: {self.error}"
         if run.is_open:
             return f"{self.mirror}: run {run.pk} is queued."
@@ -46,15 +50,15 @@ class Report:
         run = self.run
         if run is None:
             return {
-                "mirror": self.mirror, "run": None, "outcome": SyncRun.State.FAILED.value, "error": self.error,
+                "mirror": self.mirror, "run": None, "outcome": str(self.outcome), "error": self.error,
                 "note": "", "digest": None, "source": None, "bytes_downloaded": 0, "requests": 0, "seconds": 0.0,
             }  # fmt: skip
         seconds = run.duration.total_seconds() if run.duration else 0.0
         return {
             "mirror": self.mirror,
             "run": run.pk,
-            "outcome": run.state,
-            "error": run.error,
+            "outcome": str(self.outcome) if self.error else run.state,
+            "error": self.error or run.error,
             "note": run.note,
             "digest": run.snapshot.digest if run.snapshot else None,
             "source": run.source_reference or None,
@@ -83,26 +87,46 @@ def sync_here(
     watch: Watcher = lambda run: nullcontext(),
     store: BlobStore | None = None,
 ) -> Report:
-    """Make a run here and report it. A run under way with the same settings is waited for and reported instead."""
+    """Make a run here and report it. A run under way with the same settings is waited for and reported instead.
+
+    A run that ended because the settings were edited meanwhile is not reported: another is made with the new ones.
+    """
     stop = stop or StopSignal()
-    while not stop.is_set():
-        runs.close_lost(timezone.now())
-        mirror.refresh_from_db()
-        try:
+    try:
+        while not stop.is_set():
+            runs.close_lost(timezone.now())
+            mirror.refresh_from_db()
             run, _ = runs.request_sync(mirror, trigger=SyncRun.Trigger.COMMAND, by=by, now=timezone.now())
-        except runs.RunError as error:
-            return Report(mirror.name, None, str(error))
-        if run.settings_version != mirror.settings_version:
-            runs.stop_run(run, by=by, now=timezone.now(), reason="Stopped: the settings changed since it began.")
-            continue
-        with watch(run):
-            if not sync.perform(run.pk, stop=stop, store=store):
-                _wait_for(run, stop)
-        run = SyncRun.objects.select_related("snapshot__mirror").get(pk=run.pk)
-        if run.state == SyncRun.State.QUEUED or run.state == SyncRun.State.LOST:
-            continue
-        return Report(mirror.name, run)
-    return Report(mirror.name, None, "Stopped before it began.")
+            if run.settings_version != mirror.settings_version:
+                runs.stop_run(run, by=by, now=timezone.now(), reason="Stopped: the settings changed since it began.")
+                continue
+            with watch(run), _own_signal(stop) as signal:
+                if not sync.perform(run.pk, stop=signal, store=store):
+                    _wait_for(run, signal)
+            run = SyncRun.objects.select_related("snapshot__mirror", "mirror").get(pk=run.pk)
+            if run.state in (SyncRun.State.QUEUED, SyncRun.State.LOST) or _was_overtaken(run):
+                continue
+            if run.is_open:
+                given_up = f"Stopped waiting; run {run.pk} goes on elsewhere."
+                return Report(mirror.name, run, given_up, SyncRun.State.CANCELLED)
+            return Report(mirror.name, run)
+    except runs.RunError as error:
+        return Report(mirror.name, None, str(error))
+    except (Mirror.DoesNotExist, SyncRun.DoesNotExist):
+        return Report(mirror.name, None, f"{mirror.name} was removed meanwhile.")
+    return Report(mirror.name, None, "Stopped before it began.", SyncRun.State.CANCELLED)
+
+
+@contextmanager
+def _own_signal(stop: StopSignal) -> Iterator[StopSignal]:
+    """One run's signal: stopping the command stops the run, but stopping the run leaves the command's other mirrors."""
+    own = StopSignal()
+    with stop.attach(lambda: own.set(stop.reason)):
+        yield own
+
+
+def _was_overtaken(run: SyncRun) -> bool:
+    return run.state == SyncRun.State.CANCELLED and run.settings_version != run.mirror.settings_version
 
 
 def _wait_for(run: SyncRun, stop: StopSignal) -> None:

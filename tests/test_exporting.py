@@ -108,7 +108,7 @@ def test_describing_asks_as_often_for_four_as_for_one(everything, django_assert_
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ([], "There is nothing to export yet: no database has been synced. Sync one first."),
+        ([], "There is nothing to export yet: no database holds anything. Sync one first."),
         (["nothing"], "There is no mirror called nothing."),
         (["trivy-db"], "trivy-db has nothing to export yet: it was never synced. Sync it first."),
     ],

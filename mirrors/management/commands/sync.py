@@ -27,6 +27,7 @@ class Command(PlainCommand):
 
     def run(self, *, names: list[str], wait: bool, json: bool, **_: Any) -> int:
         mirrors = mirrors_named(names)
+        runs.refuse_on_the_isolated_side()
         stop = StopSignal()
         reports = []
         with stopped_by_signals(stop, self.who()):
@@ -55,8 +56,10 @@ class Command(PlainCommand):
 
         def draw() -> None:
             while not done.wait(0.5):
-                line.show(SyncRun.objects.select_related("mirror").get(pk=run.pk))
-                sys.stderr.flush()
+                present = SyncRun.objects.select_related("mirror").filter(pk=run.pk).first()
+                if present is not None:
+                    line.show(present)
+                    sys.stderr.flush()
             connections.close_all()
 
         thread = threading.Thread(target=draw, daemon=True)
@@ -73,9 +76,14 @@ class Command(PlainCommand):
 def stopped_by_signals(stop: StopSignal, who: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the transfer; its run is closed as stopped and its partial file stays."""
     before = {}
+
+    def pass_on(*_: object) -> None:
+        # From a thread of its own: the main thread may be interrupted while it holds the signal's lock.
+        threading.Thread(target=stop.set, args=(who,), daemon=True).start()
+
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda *_: stop.set(who))
+            before[number] = signal.signal(number, pass_on)
     try:
         yield
     finally:
