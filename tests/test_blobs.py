@@ -53,6 +53,23 @@ class TestPut:
         store.put(DATA)
         assert store.path(DIGEST).stat().st_mode & 0o777 == 0o444
 
+    def test_killed_before_it_has_its_name_it_may_be_written_on(
+        self, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        # The sync of a gigabyte to disk takes seconds, and ordinary users cannot open a read-only file to go on.
+        monkeypatch.setattr("mirrors.blobs.store.os.fsync", die)
+        with pytest.raises(Killed), store.partial(DIGEST, len(DATA)) as partial:
+            partial.write(DATA)
+            partial.commit()
+        (left,) = store.partials()
+        assert left.path.stat().st_mode & 0o200
+
     def test_it_keeps_nothing_beside_the_blob(self, store: BlobStore) -> None:
         store.put(DATA)
         store.put(DATA)

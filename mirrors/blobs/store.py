@@ -315,11 +315,12 @@ class BlobStore:
         """Move a verified file under its final name; when this returns, it survives a power cut."""
         target = self.path(digest)
         with self._explained("writing", digest):
-            os.fchmod(descriptor, 0o444)
             os.utime(descriptor, ns=(STAMP_NS, STAMP_NS))
             os.fsync(descriptor)
             self._make_folder(target.parent)
             path.replace(target)
+            # Only now: whoever is killed before the rename leaves a partial, and that must stay writable to go on.
+            os.fchmod(descriptor, 0o444)
             _sync_folder(target.parent)
 
     def _make_folder(self, folder: Path) -> None:
