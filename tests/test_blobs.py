@@ -63,9 +63,9 @@ class TestPut:
             raise Killed
 
         # The sync of a gigabyte to disk takes seconds, and ordinary users cannot open a read-only file to go on.
-        monkeypatch.setattr("mirrors.blobs.store.os.fsync", die)
         with pytest.raises(Killed), store.partial(DIGEST, len(DATA)) as partial:
             partial.write(DATA)
+            monkeypatch.setattr("mirrors.blobs.store.os.fsync", die)
             partial.commit()
         (left,) = store.partials()
         assert left.path.stat().st_mode & 0o200
