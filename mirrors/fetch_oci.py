@@ -67,7 +67,7 @@ def sync_oci(job: Job) -> Outcome:
             intact=job.is_intact(current),
         )
     ask_all = current is not None and job.is_due(current.updated_at, current.confirmed_at)
-    confirmed, lagging, withheld = False, [], []
+    confirmed, giver, lagging, withheld = False, "", [], []
     for source in job.sources_to_ask():
         if (confirmed or (held and held.fetched)) and not ask_all:
             break
@@ -81,7 +81,7 @@ def sync_oci(job: Job) -> Outcome:
         asking.remember()
         job.answered(source, asking.listener)
         if found == _SAME:
-            confirmed = True
+            confirmed, giver = True, giver or source.reference
             ask_all = ask_all and job.kind.judged_by == "updated_at"
         elif found == _LAGGING:
             lagging.append(source.host)
@@ -89,12 +89,12 @@ def sync_oci(job: Job) -> Outcome:
             withheld.append(source.host)
             break
         elif isinstance(found, Held):
-            held, confirmed = found, False
+            held, confirmed, giver = found, False, source.reference
             ask_all = job.is_due(found.updated_at, job.now)
     if held and held.fetched:
-        return Outcome(fetched=held.fetched)
+        return Outcome(fetched=held.fetched, source=giver)
     if confirmed or lagging or withheld:
-        return Outcome(confirmed=confirmed, note=_note(job, lagging, withheld))
+        return Outcome(confirmed=confirmed, note=_note(job, lagging, withheld), source=giver)
     raise job.give_up()
 
 

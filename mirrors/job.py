@@ -73,12 +73,14 @@ class Fetched:
 class Outcome:
     """How a run went: new content to switch to, or none because what we hold is what there is.
 
-    `confirmed` says that a source was just seen offering exactly what we hold.
+    `confirmed` says that a source was just seen offering exactly what we hold. `source` is the reference that gave or
+    confirmed it, where that is not the one asked last.
     """
 
     fetched: Fetched | None = None
     confirmed: bool = False
     note: str = ""
+    source: str = ""
 
 
 @dataclass

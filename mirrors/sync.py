@@ -120,7 +120,7 @@ def _conclude(lease: runs.Lease, run: SyncRun, story: Story, outcome: Outcome, s
         story.tell(note or "Nothing new.")
         values: dict[str, Any] = {
             "snapshot": snapshot,
-            "source_reference": story.source,
+            "source_reference": outcome.source or story.source,
             "rate_bytes": 0,
             **story.totals(),
         }

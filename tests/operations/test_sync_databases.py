@@ -146,6 +146,33 @@ def test_once_our_data_is_due_every_source_is_asked_and_the_newest_taken(make_mi
     assert mirror.current.manifest_digest == newest
 
 
+def test_the_run_names_the_source_that_gave_or_confirmed_it_and_not_the_next(
+    make_mirror, fake, other, push_db, sync_now
+):
+    sources = [fake.reference(REPOSITORY, "2"), other.reference(REPOSITORY, "2")]
+    mirror = make_mirror("trivy-db", sources=sources)
+    push_db(fake, hours_ago(5))
+    assert sync_now(mirror).source_reference == sources[0]
+    assert sync_now(mirror).source_reference == sources[0]  # the second was not asked
+    push_db(fake, hours_ago(10), seed="older")
+    push_db(other, hours_ago(2), seed="newer")
+    assert sync_now(mirror).source_reference == sources[1]
+    push_db(fake, hours_ago(1), seed="newest")
+    assert sync_now(mirror).source_reference == sources[0]
+
+
+def test_of_several_sources_asked_the_run_names_the_one_it_took(make_mirror, fake, other, push_db, sync_now):
+    sources = [fake.reference(REPOSITORY, "2"), other.reference(REPOSITORY, "2")]
+    mirror = make_mirror("trivy-db", sources=sources)
+    push_db(fake, hours_ago(12))
+    push_db(other, hours_ago(20))
+    sync_now(mirror)
+    assert mirror.current.source_reference == sources[0]
+    run = sync_now(mirror)  # due by now, so both were asked
+    assert other.requests
+    assert (run.state, run.source_reference) == (State.UNCHANGED, sources[0])
+
+
 def test_a_failing_source_is_told_and_the_next_one_serves(make_mirror, fake, other, push_db, sync_now):
     mirror = make_mirror("trivy-db", sources=[fake.reference(REPOSITORY, "2"), other.reference(REPOSITORY, "2")])
     fake.fault("/v2/", status=403, times=None)
