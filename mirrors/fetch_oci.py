@@ -11,7 +11,7 @@ The story of one run:
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mirrors import connections, wording
 from mirrors.blobs import PartialBlob
@@ -27,7 +27,6 @@ from mirrors.trivy.metadata import MetadataError
 from mirrors.trivy.rules import RuleError, check_checks_bundle, check_manifest
 
 Role = SnapshotBlob.Role
-FUTURE_LIMIT = timedelta(minutes=10)
 MOST_CHILDREN = 200
 # The blobs that need no request: an OCI artifact's empty config, and the 0-byte config of before May 2023.
 WELL_KNOWN = {digest_of(data): data for data in (b"{}", b"")}
@@ -238,7 +237,7 @@ class _Asking:
         updated_at = manifest.created if job.kind.one_layer else None
         if facts is not None:
             updated_at = facts.updated_at
-            _refuse_future(source, facts.updated_at, job.now)
+        job.refuse_future(source, updated_at)
         source.updated_at = updated_at
         if facts and self.held and self.held.updated_at and facts.updated_at < self.held.updated_at:
             return self._lags(self.held)
@@ -260,14 +259,6 @@ class _Asking:
 
 
 _MANIFEST_ROLES = (Role.MANIFEST, Role.INDEX)
-
-
-def _refuse_future(source: Source, updated_at: datetime, now: datetime) -> None:
-    if updated_at > now + FUTURE_LIMIT:
-        raise Refused(
-            f"{source.host} offers a build dated {wording.utc_text(updated_at)}, which is in the future by our clock "
-            f"({wording.utc_text(now)}). It was not taken. Check this machine's clock first, then the source."
-        )
 
 
 def _everything(

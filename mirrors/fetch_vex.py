@@ -52,6 +52,7 @@ def sync_vex(job: Job) -> Outcome:
         asking = _Asking(job, source)
         try:
             fetched = asking.ask()
+            job.refuse_future(source, fetched.updated_at)
         except FAULTS as error:
             asking.remember()
             job.failed(source, error, asking.listener)

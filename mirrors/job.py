@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrors import retention
+from mirrors import retention, wording
 from mirrors.blobs import BlobStore
 from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
@@ -15,6 +15,7 @@ from mirrors.story import SourceListener, Story
 from mirrors.trivy.catalogue import Kind
 
 TIMEOUTS = Timeouts()
+FUTURE_LIMIT = timedelta(minutes=10)
 # What a run writes of a source; the other columns are settings, which belong to people.
 ANSWERS = (
     "memory", "asked_at", "answered_at", "error", "retry_at", "manifest_digest", "layer_digest", "updated_at",
@@ -168,6 +169,15 @@ class Job:
         """What to raise when no source was any good."""
         reasons = self.failures or self.waiting or ["No source is set for this mirror; add one in its settings."]
         return SyncFailed(" ".join(dict.fromkeys(reasons)), min(self.retries, default=None))
+
+    def refuse_future(self, source: Source, updated_at: datetime | None) -> None:
+        """Raise Refused for content dated ahead of our clock: as the newest time known, it would age all the rest."""
+        if updated_at is not None and updated_at > self.now + FUTURE_LIMIT:
+            raise Refused(
+                f"{source.host} offers a build dated {wording.utc_text(updated_at)}, which is in the future by our "
+                f"clock ({wording.utc_text(self.now)}). It was not taken. Check this machine's clock first, then the "
+                "source."
+            )
 
     def require_room(self, byte_count: int) -> None:
         """Raise before the first byte when the download would leave less than the reserve."""

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from mirrors import content
+from mirrors import clock, content
 from mirrors.demo import assets
 from mirrors.models import SyncRun
 from mirrors.trivy.catalogue import KINDS
@@ -40,6 +40,13 @@ def test_a_checks_bundle_is_dated_by_when_it_was_published(checks, fake, sync_no
     assert sync_now(checks).state == State.SUCCEEDED
     current = checks.current
     assert (current.updated_at, current.published_at, current.version) == (published, published, "2.2.0")
+
+
+def test_checks_from_the_future_are_refused_for_they_would_age_everything_else(checks, fake, sync_now):
+    push_checks(fake, hours_ago(-24 * 365))
+    run = sync_now(checks)
+    assert run.state == State.FAILED and "in the future by our clock" in run.error
+    assert not clock.trusted_now().behind
 
 
 def test_checks_may_go_back(checks, fake, sync_now):

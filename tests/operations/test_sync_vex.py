@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirrors import content
+from mirrors import clock, content
 from mirrors.demo import assets
 from mirrors.models import SyncRun
 from tests.operations.conftest import hours_ago
@@ -107,6 +107,14 @@ def test_new_content_is_switched_to_and_may_be_older(mirror, hub, sync_now):
     hub.put_file(ARCHIVE, archive(hours_ago(30)), {"ETag": '"two"'})
     assert sync_now(mirror).state == State.SUCCEEDED
     assert mirror.current_id != first and mirror.snapshots.count() == 2
+
+
+def test_an_index_from_the_future_is_refused_for_it_would_age_everything_else(mirror, hub, sync_now):
+    sync_now(mirror)
+    hub.put_file(ARCHIVE, archive(hours_ago(-24 * 365)), {"ETag": '"two"'})
+    run = sync_now(mirror)
+    assert run.state == State.FAILED and "in the future by our clock" in run.error
+    assert not clock.trusted_now().behind
 
 
 def test_a_second_location_serves_when_the_first_is_broken(make_mirror, fake, sync_now):
