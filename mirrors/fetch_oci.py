@@ -19,7 +19,7 @@ from mirrors.digests import DigestError, digest_of, short
 from mirrors.job import Fetched, Job, KeptBlob, Outcome, Refused
 from mirrors.models import LayerFacts, SnapshotBlob, Source
 from mirrors.registry.client import RegistryClient
-from mirrors.registry.errors import RegistryError
+from mirrors.registry.errors import RegistryError, clean
 from mirrors.registry.manifests import Descriptor, Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
 from mirrors.trivy.layers import LayerError, LayerInspector
@@ -275,7 +275,7 @@ def _everything(
             if part.is_index:
                 raise Refused(f"{reference} is an index of indexes, which is not mirrored. Name one of them by digest.")
             raws.append(part.raw)
-            blobs += [_kept(part, Role.MANIFEST, {"platform": child.platform or {}}), *_parts(part)]
+            blobs += [_kept(part, Role.MANIFEST, {"platform": _platform(child)}), *_parts(part)]
     if job.mirror.with_referrers:
         for part in _referrers(client, reference, manifest):
             raws.append(part.raw)
@@ -296,10 +296,14 @@ def _chosen(job: Job, index: Manifest) -> list[Descriptor]:
     return chosen
 
 
-def _platform_name(child: Descriptor) -> str:
+def _platform(child: Descriptor) -> dict[str, object]:
+    """What tells platforms apart, fit to be kept."""
     platform = child.platform or {}
-    parts = (platform.get("os"), platform.get("architecture"), platform.get("variant"))
-    return "/".join(str(part) for part in parts if part)
+    return {key: clean(str(platform[key]), 60) for key in ("os", "architecture", "variant") if platform.get(key)}
+
+
+def _platform_name(child: Descriptor) -> str:
+    return "/".join(str(part) for part in _platform(child).values())
 
 
 def _referrers(client: RegistryClient, reference: Reference, manifest: Manifest) -> Iterator[Manifest]:

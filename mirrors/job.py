@@ -8,10 +8,10 @@ from mirrors import retention, wording
 from mirrors.blobs import BlobStore
 from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
-from mirrors.registry.errors import RegistryError
+from mirrors.registry.errors import RegistryError, clean
 from mirrors.registry.transport import Timeouts
 from mirrors.stopping import StopSignal
-from mirrors.story import SourceListener, Story
+from mirrors.story import LONGEST_STEP, SourceListener, Story
 from mirrors.trivy.catalogue import Kind
 
 TIMEOUTS = Timeouts()
@@ -190,4 +190,4 @@ def _sentence(source: Source, error: Exception) -> str:
     text = str(error)
     if isinstance(error, DigestError):
         text += " It was thrown away. If it happens again, something on the way changes what is downloaded."
-    return text if source.host in text else f"{source.host}: {text}"
+    return clean(text if source.host in text else f"{source.host}: {text}", LONGEST_STEP)

@@ -196,15 +196,16 @@ def checked_ca(text: str) -> str:
 def checked_reference(text: str, kind: Kind) -> str:
     """A source by its kind's rules, as it is kept: an OCI reference with its tag, or a VEX address."""
     reference = " ".join(text.split())
-    if len(reference) > 500:
-        raise RuleBroken("sources", f"{reference[:60]!r}… is longer than 500 characters.")
     if kind.transport == "vex":
-        return _checked_address(reference)
-    try:
-        parsed = Reference.parse(reference, default_tag=kind.default_tag or None)
-    except ReferenceError as error:
-        raise RuleBroken("sources", str(error)) from None
-    return str(parsed)
+        kept = _checked_address(reference)
+    else:
+        try:
+            kept = str(Reference.parse(reference, default_tag=kind.default_tag or None))
+        except ReferenceError as error:
+            raise RuleBroken("sources", str(error)) from None
+    if len(kept) > 500:
+        raise RuleBroken("sources", f"{kept[:60]!r}… is longer than 500 characters.")
+    return kept
 
 
 def _checked_address(address: str) -> str:

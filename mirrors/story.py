@@ -13,10 +13,15 @@ from django.utils import timezone
 
 from mirrors import runs, wording
 from mirrors.digests import DIGEST, short
-from mirrors.models import RunStep
+from mirrors.models import RunStep, SyncRun
+from mirrors.registry.errors import clean
 from mirrors.registry.transport import Listener
 
 MOST_STEPS = 400
+LONGEST_STEP = 4000
+LONGEST_STAGE = SyncRun._meta.get_field("stage").max_length or 80
+# Seconds that a column holds; a registry may well say that it is the year 9999.
+MOST_SKEW = 2**31 - 1
 
 
 class Story(runs.Pulse):
@@ -37,6 +42,8 @@ class Story(runs.Pulse):
         self.source = ""
 
     def tell(self, text: str, *, level: str = RunStep.Level.INFO, source: str = "") -> None:
+        """Add a line. Part of it may be a stranger's words, so it is made fit for every database and page."""
+        text = clean(text, LONGEST_STEP)
         with self._lock:
             self._told += 1
             if self._told == MOST_STEPS:
@@ -80,7 +87,8 @@ class Story(runs.Pulse):
                 speed = max(0, self.bytes_done - before) / seconds
                 self._rate = speed if not self._rate else 0.6 * self._rate + 0.4 * speed
                 self._measured = (time.monotonic(), self.bytes_done)
-            shown = {"stage": self.stage, "source_reference": self.source, "rate_bytes": int(self._rate)}
+            stage = clean(self.stage, LONGEST_STAGE)
+            shown = {"stage": stage, "source_reference": self.source, "rate_bytes": int(self._rate)}
             return {**self.totals(), **shown}
 
     def totals(self) -> dict[str, Any]:
@@ -121,4 +129,5 @@ class SourceListener(Listener):
         self._story.received(byte_count)
 
     def clock(self, registry: str, date: datetime) -> None:
-        self.clock_skew_seconds = round((date - timezone.now()).total_seconds())
+        seconds = round((date - timezone.now()).total_seconds())
+        self.clock_skew_seconds = max(-MOST_SKEW, min(seconds, MOST_SKEW))

@@ -19,6 +19,7 @@ from mirrors.fetch_oci import sync_oci
 from mirrors.fetch_vex import sync_vex
 from mirrors.job import Fetched, Job, Outcome, SyncFailed
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
+from mirrors.registry.errors import clean
 from mirrors.secrets import SecretError
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.story import Story
@@ -144,7 +145,7 @@ def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:
         tag=fetched.tag,
         source_reference=fetched.source.reference,
         tls_verified=not fetched.source.insecure,
-        version=fetched.version[:100],
+        version=clean(fetched.version, 100),
         size_bytes=fetched.size,
         item_count=fetched.item_count,
         updated_at=fetched.updated_at,
@@ -161,7 +162,7 @@ def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:
             size_bytes=blob.size,
             role=blob.role,
             media_type=blob.media_type[:200],
-            name=blob.name[:255],
+            name=clean(blob.name, 255),
             details=blob.details,
         )
         for position, blob in enumerate(fetched.blobs)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from mirrors import content, mirroring, runs
+from mirrors import mirror_rules as rules
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.mirroring import (
     ChangedMeanwhile,
@@ -19,6 +20,7 @@ from mirrors.mirroring import (
     set_enabled,
 )
 from mirrors.models import AuditEntry, Bundle, BundleSnapshot, Mirror, Snapshot, Source, SyncRun
+from mirrors.trivy.catalogue import KINDS
 from tests.fakes.tls import Authority
 
 DIGEST = "sha256:" + "ab" * 32
@@ -110,6 +112,13 @@ def test_it_refuses_a_name_that_is_no_repository_name(name, data_dir, db, now):
     with pytest.raises(RuleBroken) as refused:
         add_mirror(name, Settings(kind="trivy-db", sources=sources("r.example/x")), by="ada", now=now)
     assert refused.value.setting == "name"
+
+
+def test_a_source_fits_its_column_with_the_tag_it_is_given():
+    bare = ".".join(["a" * 61] * 4) + "/" + "b" * 251
+    assert len(bare) == 499
+    with pytest.raises(RuleBroken, match="longer than 500"):
+        rules.checked_reference(bare, KINDS["trivy-db"])
 
 
 def test_it_refuses_a_name_that_is_taken(mirror, now):

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from mirrors import runs
 from mirrors.models import AuditEntry, RunStep, SyncRun
 from mirrors.stopping import StopSignal
+from mirrors.story import SourceListener, Story
 
 pytestmark = pytest.mark.django_db
 
@@ -86,6 +87,20 @@ def test_stopping_aborts_the_transfer_of_this_process_at_once(mirror, now):
     assert aborted and stop.reason == runs.CLOSED
     assert AuditEntry.objects.get(action="sync stopped").actor == "otto"
     assert RunStep.objects.get(run=run).text == "Stopped by otto."
+
+
+def test_a_long_host_name_does_not_keep_the_heart_from_beating(mirror, now):
+    run, _ = ask(mirror, now)
+    story = Story(runs.claim(run.pk, now=now))
+    # PostgreSQL refuses what SQLite takes, and a run whose heart cannot beat is lost.
+    story.stage = f"downloading from {'a' * 63}.{'b' * 63}.example"
+    assert len(story.values()["stage"]) <= SyncRun._meta.get_field("stage").max_length
+
+
+def test_a_registry_whose_clock_is_far_off_fits_its_column(mirror, now):
+    listener = SourceListener(Story(runs.Lease(0, "")), "registry.example/a:1")
+    listener.clock("registry.example", datetime(9999, 12, 31, tzinfo=UTC))
+    assert listener.clock_skew_seconds == 2**31 - 1
 
 
 def test_stopping_an_ended_run_does_nothing(mirror, now):

@@ -79,6 +79,9 @@ def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
 
 def choose(header: str, repository: str) -> Challenge:
     """The challenge to follow: Bearer before Basic. ChallengeError where there is neither."""
+    if not header.isprintable():
+        # It is remembered; PostgreSQL takes no NUL, and nobody else has a use for control characters here.
+        raise ChallengeError("it does so with control characters")
     challenges = parse_challenges(header)
     for scheme, parameters in challenges:
         if scheme == "bearer" and parameters.get("realm"):

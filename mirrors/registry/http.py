@@ -66,7 +66,7 @@ def fetch_url(
             response.close()
         return UrlAnswer(
             status=response.status_code,
-            etag=response.headers.get("ETag", "")[:200],
+            etag=_etag(response),
             final_url=redact_url(response.url),
             hops=tuple(exchange.hops),
             content_type=response.headers.get("Content-Type", "")[:200],
@@ -144,6 +144,12 @@ def _exchange(
         advice = "Use https, or allow plain HTTP for this source with --insecure."
         raise _refused(url, host, f"{redact_url(url)} is plain HTTP", advice)
     return Exchange(host, host, connection, stop=stop, listener=listener, timeouts=timeouts)
+
+
+def _etag(response: Response) -> str:
+    """What to ask with next time; "" for one that is not fit to be kept and sent back."""
+    etag: str = response.headers.get("ETag", "")
+    return etag if len(etag) <= 200 and etag.isascii() and etag.isprintable() else ""
 
 
 def _refused(url: str, host: str, what: str, advice: str) -> RegistryError:

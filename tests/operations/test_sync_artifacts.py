@@ -120,6 +120,24 @@ def test_only_the_platforms_chosen_are_fetched(make_mirror, fake, image, sync_no
     assert sync_now(mirror).state == State.UNCHANGED
 
 
+def test_words_that_no_database_takes_are_cleaned_before_they_are_kept(checks, fake, sync_now):
+    push_checks(fake, hours_ago(5), version="2.2\x00.0\ud800")
+    run = sync_now(checks)
+    assert (run.state, run.error) == (State.SUCCEEDED, "")
+    assert checks.current.version == "2.2 .0"
+
+
+def test_platforms_that_no_database_takes_are_cleaned_before_they_are_named(make_mirror, fake, sync_now):
+    child = fake.push("app/image", None, [(b"odd", IMAGE_LAYER, None)])
+    fake.push_index("app/image", "odd", [(child, {"os": "li\x00nux\ud800", "architecture": "a" * 500})])
+    mirror = make_mirror("odd", "oci", sources=[fake.reference("app/image", "odd")])
+    assert sync_now(mirror).state == State.SUCCEEDED
+    mirror.platforms = ["linux/s390x"]
+    mirror.save()
+    error = sync_now(mirror).error
+    assert "li nux" in error and len(error) < 500
+
+
 def test_a_platform_that_is_not_offered_is_named_with_those_that_are(make_mirror, fake, image, sync_now):
     mirror = make_mirror("image", "oci", sources=[fake.reference("app/image", "1.0")], platforms=["plan9/mips"])
     run = sync_now(mirror)

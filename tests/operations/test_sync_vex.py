@@ -117,6 +117,17 @@ def test_an_index_from_the_future_is_refused_for_it_would_age_everything_else(mi
     assert not clock.trusted_now().behind
 
 
+def test_what_a_repository_says_is_cleaned_before_it_is_told(mirror, hub, sync_now):
+    packages = [{"id": "a", "location": "gone\x07\ud800" + "x" * 100_000}]
+    hub.put_file(ARCHIVE, archive(index=json.dumps({"packages": packages}).encode()))
+    hub.put_file(WELL_KNOWN, manifest(hub.url(ARCHIVE) + "//vexhub-main?checksum=%00crc:1234"))
+    run = sync_now(mirror)
+    assert (run.state, run.error) == (State.SUCCEEDED, "")
+    steps = [step.text for step in run.steps.all()]
+    assert any("named but not there" in text for text in steps) and any("was not compared" in text for text in steps)
+    assert all(text.isprintable() and len(text) <= 4000 for text in steps)
+
+
 def test_a_second_location_serves_when_the_first_is_broken(make_mirror, fake, sync_now):
     fake.put_file(
         WELL_KNOWN, manifest(fake.url("/gone.tar.gz") + "//x", fake.url(ARCHIVE) + "//vexhub-main", "git::https://x/y")

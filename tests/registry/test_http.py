@@ -50,6 +50,11 @@ def test_it_fetches_nothing_that_is_unchanged(url: str) -> None:
     assert answer.status == 304 and answer.etag == '"v1"' and not sink.data and not sink.restarts
 
 
+@pytest.mark.parametrize("etag", ['"a\x07b"', '"caf\u00e9"', '"' + "x" * 300 + '"'])
+def test_an_etag_that_is_not_fit_to_be_kept_is_dropped(fake: FakeRegistry, etag: str) -> None:
+    assert fetch(fake.put_file("/odd.tar.gz", DATA, headers={"ETag": etag})).etag == ""
+
+
 def test_an_unasked_for_304_is_refused(fake: FakeRegistry, url: str) -> None:
     fake.fault(status=304)
     assert refused(url).status == 304

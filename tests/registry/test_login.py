@@ -381,6 +381,11 @@ def test_it_prefers_bearer_and_keeps_only_odd_scopes() -> None:
     assert choose('Bearer realm="y",scope="aws"', "a/b").scope == "aws"
 
 
+def test_a_challenge_with_control_characters_is_not_remembered() -> None:
+    with pytest.raises(ChallengeError, match="control characters"):
+        choose('Bearer realm="https://registry.example/token",service="a\0b"', "a/b")
+
+
 @pytest.mark.parametrize("lives", [None, "60", -1, 0, True, float("inf")])
 def test_a_token_with_an_odd_life_lives_a_minute(lives: object) -> None:
     assert token_from({"token": "t", "expires_in": lives}) == ("t", 60.0)
