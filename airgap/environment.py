@@ -63,7 +63,8 @@ def kept_secret(path: Path) -> str:
     try:
         if path.exists():
             return path.read_text().strip()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Often the first to need the data directory; what will lie in it is nobody else's business.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = secrets.token_urlsafe(50)
         # Written aside and linked into place: of two processes that start together, one wins and both read its secret.
         aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

@@ -63,7 +63,7 @@ class Vault:
         """A new key, unless another process was quicker: then that one's."""
         draft = self.key_file.with_name(f".{self.key_file.name}.{os.urandom(4).hex()}")
         try:
-            self.key_file.parent.mkdir(parents=True, exist_ok=True)
+            self.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.unlink(missing_ok=True)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:

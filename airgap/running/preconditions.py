@@ -15,9 +15,12 @@ class CannotStart(Exception):
 
 
 def prepare_data_directory(data: Path) -> None:
-    """Make the data directory and the folders the processes need; CannotStart if it cannot be written."""
+    """Make the data directory and the folders the processes need; CannotStart if it cannot be written.
+
+    A new one is closed to other users of the machine: a session read from the database is as good as a password.
+    """
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("run", "logs"):
             (data / name).mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=data) as file:

@@ -165,7 +165,7 @@ def require_data_directory(instance: Instance, place: Place) -> None:
     if not place.system:
         return
     if not instance.data.exists():
-        instance.data.mkdir(parents=True)
+        instance.data.mkdir(mode=0o700, parents=True)
         shutil.chown(instance.data, place.user)
     elif instance.data.owner() != place.user:
         owner = instance.data.owner()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from airgap import environment
 from airgap.running import preconditions
 from airgap.running.preconditions import CannotStart
 
@@ -22,6 +23,13 @@ def taken_port():
 def test_it_makes_the_data_directory_and_its_folders(tmp_path):
     preconditions.prepare_data_directory(tmp_path / "new" / "data")
     assert sorted(path.name for path in (tmp_path / "new" / "data").iterdir()) == ["logs", "run"]
+
+
+def test_a_new_data_directory_is_closed_to_other_users(tmp_path):
+    preconditions.prepare_data_directory(tmp_path / "data")
+    environment.kept_secret(tmp_path / "other" / "secret-key")
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("data", "other")]
+    assert modes == [0o700, 0o700]
 
 
 def test_it_names_a_data_directory_that_cannot_be_written(tmp_path):

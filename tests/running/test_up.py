@@ -125,7 +125,10 @@ def test_it_runs_refuses_a_second_start_and_stops_when_only_make_is_interrupted(
     assert f"Airgap is running at http://127.0.0.1:{up.port}/" in up.said()
     password = (up.data / "admin-password").read_text().strip()
     assert password not in up.said()
-    assert (up.data / "broker").stat().st_mode & 0o777 == 0o700
+    for name in (".", "broker"):
+        assert (up.data / name).stat().st_mode & 0o777 == 0o700
+    for name in ("airgap.sqlite3", "logs/web.log"):
+        assert (up.data / name).stat().st_mode & 0o007 == 0
 
     second = subprocess.run(up.python, env=up.environment, capture_output=True, text=True, timeout=60)
     assert second.returncode == 1

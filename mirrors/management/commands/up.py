@@ -55,6 +55,8 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def up(self, instance: Instance, *, demo: bool, prepare: bool) -> None:
+        # For all processes below: also in a directory that others may enter, database and logs are closed to them.
+        os.umask(os.umask(0o077) | 0o007)
         preconditions.prepare_data_directory(instance.data)
         with preconditions.only_instance(instance.data):
             wait_for_previous(instance, self.say)
