@@ -53,9 +53,8 @@ ALLOWED_HOSTS = [
     "[::1]",
 ]
 CSRF_TRUSTED_ORIGINS = [f"{_BASE.scheme}://{_BASE.netloc}"] if AIRGAP_BASE_URL else []
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if environment.text("AIRGAP_BEHIND_PROXY") == "yes" else None
-)
+AIRGAP_BEHIND_PROXY = environment.text("AIRGAP_BEHIND_PROXY") == "yes"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if AIRGAP_BEHIND_PROXY else None
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -129,6 +128,8 @@ AXES_FAILURE_LIMIT = environment.number("AIRGAP_LOGIN_ATTEMPTS", 10, least=1)
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+# Else everybody behind a proxy has its address: ten wrong passwords of anybody would lock an account for all.
+AXES_CLIENT_IP_CALLABLE = "mirrors.views.access.address_of"
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_HTTP_RESPONSE_CODE = 429
 AXES_VERBOSE = False

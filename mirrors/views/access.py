@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from functools import wraps
+from ipaddress import ip_address
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
@@ -35,5 +37,18 @@ def administrator_required(view: View) -> View:
 
 
 def address_of(request: HttpRequest) -> str:
-    """The client's address as the server saw it."""
-    return str(request.META.get("REMOTE_ADDR", ""))
+    """The client's address as the server saw it; behind a proxy, as the proxy saw it.
+
+    Only what the proxy itself added to X-Forwarded-For counts: whatever stands before that came from the client.
+    """
+    peer = str(request.META.get("REMOTE_ADDR", ""))
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.AIRGAP_BEHIND_PROXY else ""
+    return _plain_address(forwarded.rpartition(",")[2]) or _plain_address(peer)
+
+
+def _plain_address(text: str) -> str:
+    """An IP address without its zone, as databases keep it; "" for anything else."""
+    try:
+        return str(ip_address(text.strip().partition("%")[0]))
+    except ValueError:
+        return ""

@@ -2,7 +2,7 @@
 
 from django.contrib import auth, messages
 from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -33,7 +33,8 @@ def login(request: HttpRequest) -> HttpResponse:
     target = _next(request)
     if request.method != "POST":
         if request.user.is_authenticated:
-            return redirect(target)
+            # Not redirect(), to which a word without a slash is the name of a view.
+            return HttpResponseRedirect(target)
         return _login_page(request, LoginForm(), target, 200)
     form = LoginForm(request.POST)
     if not form.is_valid():
@@ -47,7 +48,7 @@ def login(request: HttpRequest) -> HttpResponse:
         return _login_page(request, form, target, 422)
     auth.login(request, user)
     record.write(user.get_username(), "login", user.get_username(), "", address_of(request), at=timezone.now())
-    return redirect(target)
+    return HttpResponseRedirect(target)
 
 
 def _login_page(request: HttpRequest, form: LoginForm, target: str, status: int) -> HttpResponse:

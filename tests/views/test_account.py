@@ -67,6 +67,34 @@ def test_a_lock_is_for_one_name_and_one_address(client, administrator, viewer, s
     assert log_in(elsewhere).status_code == 302
 
 
+def test_behind_a_proxy_a_lock_is_for_the_address_that_the_proxy_saw(client, administrator, settings):
+    settings.AXES_FAILURE_LIMIT, settings.AIRGAP_BEHIND_PROXY = 2, True
+    for _ in range(3):
+        client.post(LOGIN, {"username": "ada", "password": "x"}, headers={"X-Forwarded-For": "10.0.0.7"})
+    assert log_in(client).status_code == 302
+    # What a client puts there itself stands in front of what the proxy adds.
+    forged = {"X-Forwarded-For": "10.0.0.9, 10.0.0.7"}
+    answer = client.post(LOGIN, {"username": "ada", "password": "correct horse ada"}, headers=forged)
+    assert answer.status_code == 429
+    assert [address for _, _, address in told()] == ["10.0.0.7"] * 3 + ["127.0.0.1", "10.0.0.7"]
+
+
+def test_without_a_proxy_a_client_cannot_choose_its_address(client, administrator, settings):
+    settings.AXES_FAILURE_LIMIT = 2
+    for number in range(3):
+        answer = client.post(
+            LOGIN, {"username": "ada", "password": "x"}, headers={"X-Forwarded-For": f"10.0.0.{number}"}
+        )
+    assert answer.status_code == 429
+    assert {address for _, _, address in told()} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("peer", ["", "unix", "fe80::1%eth0"])
+def test_an_odd_address_is_no_fault(administrator, peer):
+    assert log_in(Client(REMOTE_ADDR=peer), password="wrong").status_code == 422
+    assert told()[0][2] in ("", "fe80::1")
+
+
 def test_a_login_needs_the_csrf_token(administrator):
     strict = Client(enforce_csrf_checks=True)
     assert log_in(strict).status_code == 403
@@ -84,6 +112,7 @@ def test_a_login_needs_the_csrf_token(administrator):
         ("//evil.example/", "/"),
         ("javascript:alert(1)", "/"),
         ("http:///evil.example", "/"),
+        ("nowhere", "nowhere"),
         ("", "/"),
     ],
 )
