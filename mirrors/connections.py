@@ -119,7 +119,6 @@ def reference_of(source: Source, mirror: Mirror) -> Reference:
 def client_for(
     source: Source,
     mirror: Mirror,
-    registry: str = "",
     *,
     stop: StopSignal,
     listener: Listener | None = None,
@@ -127,7 +126,7 @@ def client_for(
 ) -> RegistryClient:
     """A client for an OCI source that starts with what was remembered of the registry (`source.memory`)."""
     return RegistryClient(
-        registry or reference_of(source, mirror).registry,
+        reference_of(source, mirror).registry,
         connection_for(source, mirror),
         stop=stop,
         listener=listener,

@@ -175,7 +175,7 @@ def create_bundle(
             if reuse and (same := _just_made(snapshots, profile, by, now)) is not None:
                 return same
             bundle.save(force_insert=True)
-            _write_rows(bundle, snapshots, described, recipe)
+            _write_rows(bundle, snapshots, recipe)
             record.write(by, "bundle created", bundle.filename, _contents_text(described), address, at=now)
     return bundle
 
@@ -217,9 +217,7 @@ def _require_present(snapshot: BundledSnapshot, store: BlobStore) -> None:
         raise ExportError(f"{snapshot.label} cannot be exported. {error}") from error
 
 
-def _write_rows(
-    bundle: Bundle, snapshots: Sequence[Snapshot], described: list[BundledSnapshot], recipe: Recipe | None
-) -> None:
+def _write_rows(bundle: Bundle, snapshots: Sequence[Snapshot], recipe: Recipe | None) -> None:
     BundleSnapshot.objects.bulk_create(
         BundleSnapshot(
             bundle=bundle,

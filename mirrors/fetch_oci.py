@@ -93,14 +93,14 @@ def sync_oci(job: Job) -> Outcome:
     if held and held.fetched:
         return Outcome(fetched=held.fetched, source=giver)
     if confirmed or lagging or withheld:
-        return Outcome(confirmed=confirmed, note=_note(job, lagging, withheld), source=giver)
+        return Outcome(confirmed=confirmed, note=_note(lagging, withheld), source=giver)
     raise job.give_up()
 
 
 _SAME, _LAGGING, _WITHHELD = "same", "lagging", "withheld"
 
 
-def _note(job: Job, lagging: list[str], withheld: list[str]) -> str:
+def _note(lagging: list[str], withheld: list[str]) -> str:
     if withheld:
         return f"{withheld[0]} offers other content, but this mirror is held: nothing was switched."
     if lagging:

@@ -149,7 +149,6 @@ class Sawtooth:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     rows: tuple[Switch, ...]
-    oldest: timedelta | None
     text: str
 
 
@@ -234,7 +233,6 @@ def sawtooth(
         x_ticks=tuple(Tick(x(moment), text) for moment, text in _time_ticks(start, end)),
         y_ticks=tuple(Tick(y(age), text) for age, text in _age_ticks(top_age)),
         rows=rows[::-1],
-        oldest=oldest,
         text=_in_words(rows, oldest, start, end),
     )
 

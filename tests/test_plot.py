@@ -94,7 +94,7 @@ def test_age_rises_with_time_and_falls_at_each_switch() -> None:
         assert stop == begin
         assert low > high
     assert line[-1][0] == drawn.right
-    assert drawn.oldest == 22 * HOUR
+    assert "At its oldest it was 22 hours old" in drawn.text
 
 
 def test_everything_is_drawn_inside_the_plot() -> None:
@@ -158,7 +158,7 @@ def test_the_first_limit_is_always_in_sight_and_later_ones_when_the_data_came_ne
 
 def test_a_plot_without_data_says_so() -> None:
     drawn = sawtooth([], DB.limits, ago(48), NOW)
-    assert (drawn.line, drawn.rows, drawn.oldest) == ("", (), None)
+    assert (drawn.line, drawn.rows) == ("", ())
     assert drawn.text == "From 2026-11-18 12:00 UTC to 2026-11-20 12:00 UTC there was no data."
     assert drawn.x_ticks
     assert drawn.y_ticks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.db import models
 from django.db.models import F, Q
@@ -17,10 +17,6 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
 
     def queued(self) -> SyncRunQuerySet:
         return self.open().filter(state=SyncRun.State.QUEUED)
-
-    def silent_since(self, moment: datetime) -> SyncRunQuerySet:
-        """Running, but whoever runs it has not been heard of."""
-        return self.open().filter(state=SyncRun.State.RUNNING, heartbeat_at__lt=moment)
 
     def held_by(self, pk: int, lease: str) -> SyncRunQuerySet:
         """The run, if it is still open and this lease still holds it: every write of a worker goes through here."""
@@ -110,12 +106,6 @@ class SyncRun(models.Model):
         if self.started_at is None or self.finished_at is None:
             return None
         return self.finished_at - self.started_at
-
-    @property
-    def bytes_left(self) -> int | None:
-        if self.bytes_total is None:
-            return None
-        return max(0, self.bytes_total - self.bytes_done)
 
 
 class RunStep(models.Model):

@@ -77,7 +77,7 @@ def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
-def choose(header: str, repository: str) -> Challenge:
+def choose(header: str) -> Challenge:
     """The challenge to follow: Bearer before Basic. ChallengeError where there is neither."""
     if not header.isprintable():
         # It is remembered; PostgreSQL takes no NUL, and nobody else has a use for control characters here.

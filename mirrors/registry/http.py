@@ -27,15 +27,12 @@ class UrlSink(Protocol):
 
 @dataclass(frozen=True)
 class UrlAnswer:
-    """What came. `status` 200, or 304 where the given etag still holds; `final_url` has no query."""
+    """What came. `status` 200, or 304 where the given etag still holds."""
 
     status: int
     etag: str
-    final_url: str
     hops: tuple[Hop, ...]
-    content_type: str
     requests: int
-    byte_count: int
 
 
 def fetch_url(
@@ -67,11 +64,8 @@ def fetch_url(
         return UrlAnswer(
             status=response.status_code,
             etag=_etag(response),
-            final_url=redact_url(response.url),
             hops=tuple(exchange.hops),
-            content_type=response.headers.get("Content-Type", "")[:200],
             requests=exchange.requests,
-            byte_count=exchange.bytes_downloaded,
         )
 
     return _close_after(exchange, attempt)

@@ -63,7 +63,7 @@ class Login:
             return False
         header = response.headers.get("WWW-Authenticate", "")
         try:
-            challenge = choose(header, repository)
+            challenge = choose(header)
         except ChallengeError as error:
             raise self._exchange.error(
                 "auth",

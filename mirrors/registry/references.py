@@ -102,10 +102,6 @@ class Reference:
         """What stands in the manifest's URL: the digest, else the tag."""
         return self.digest or self.tag or ""
 
-    @property
-    def api_host(self) -> str:
-        return api_host(self.registry)
-
     def at(self, digest: str) -> "Reference":
         """The same repository at this digest."""
         return replace(self, tag=None, digest=parse_digest(digest))

@@ -6,7 +6,6 @@ Nothing is taken from the surroundings but the usual proxy variables, which we r
 
 import functools
 import ipaddress
-import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -213,8 +212,3 @@ def proxy_label(proxy: str) -> str:
         return f"{parts.hostname or '?'}:{parts.port}" if parts.port else parts.hostname or "?"
     except ValueError:
         return "?"
-
-
-def environment_proxies() -> dict[str, str]:
-    """The proxies the environment names, as host:port, for a page that explains the way out."""
-    return {name: proxy_label(value) for name, value in _proxies(dict(os.environ)).items() if name != "no"}

@@ -42,7 +42,6 @@ class Wire:
         self.stop = stop
         self.phase = ""
         self.requests = 0
-        self.via_proxy = False
         self._deadline = self._end = math.inf
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
@@ -190,7 +189,6 @@ class _Watched:
     def _new_conn(self) -> socket.socket:
         me = cast(HTTPConnection, self)
         timeout = me.timeout if isinstance(me.timeout, int | float) else 10.0
-        self.wire.via_proxy = me.proxy is not None
         try:
             return self.wire.connect(me._dns_host, me.port, timeout)
         except socket.gaierror as error:

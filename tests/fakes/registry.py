@@ -324,9 +324,6 @@ class FakeRegistry:
     def require_basic(self, username: str, password: str) -> None:
         self._authentication = _Authentication("basic", username, password, "fake", None, None, "")
 
-    def allow_anybody(self) -> None:
-        self._authentication = None
-
     def revoke_tokens(self) -> None:
         """Every token issued so far is refused with 401 from now on."""
         self._revoked.update(self.tokens_issued)

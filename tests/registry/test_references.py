@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirrors.registry.references import Reference, ReferenceError
+from mirrors.registry.references import Reference, ReferenceError, api_host
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -57,8 +57,8 @@ def test_it_prints_as_it_was_read() -> None:
 
 
 def test_it_asks_docker_hub_at_its_api_host() -> None:
-    assert Reference.parse("docker.io/a/b:1").api_host == "registry-1.docker.io"
-    assert Reference.parse("ghcr.io/a/b:1").api_host == "ghcr.io"
+    assert api_host(Reference.parse("docker.io/a/b:1").registry) == "registry-1.docker.io"
+    assert api_host(Reference.parse("ghcr.io/a/b:1").registry) == "ghcr.io"
 
 
 def test_a_digest_stands_in_the_url_before_a_tag() -> None:
