@@ -69,7 +69,7 @@ def current_snapshots(names: Sequence[str] = ()) -> list[Snapshot]:
             first = "Import a bundle first." if settings.AIRGAP_SIDE == "isolated" else "Sync one first."
             raise ExportError(f"There is nothing to export yet: no database holds anything. {first}")
         return snapshots
-    named = {mirror.name: mirror for mirror in mirrors.filter(name__in=names)}
+    named = {mirror.name: mirror for mirror in mirrors if mirror.name in names}
     chosen: list[Snapshot] = []
     for name in dict.fromkeys(names):
         if name not in named:

@@ -1,8 +1,8 @@
-"""What every answer gets: a strict Content-Security-Policy, and a new password before anything else."""
+"""What every answer gets: a strict Content-Security-Policy, and a new password before anything else; what none gets."""
 
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect
 from django.urls import reverse
 
@@ -25,6 +25,17 @@ def content_security_policy(get_response: Answer) -> Answer:
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         return response
+
+    return answer
+
+
+def no_nul(get_response: Answer) -> Answer:
+    """400 for a NUL in the address: nobody types one, and PostgreSQL refuses a query with it. Forms look themselves."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        if "%00" in request.META.get("QUERY_STRING", "") or "\0" in request.path:
+            return HttpResponseBadRequest("The address holds a NUL character.\n", content_type="text/plain")
+        return get_response(request)
 
     return answer
 

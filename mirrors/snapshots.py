@@ -8,6 +8,7 @@ from django.db import transaction
 from mirrors import content, record, runs, wording
 from mirrors.digests import short
 from mirrors.models import Mirror, Snapshot
+from mirrors.registry.errors import clean
 
 
 class SnapshotError(Exception):
@@ -21,7 +22,7 @@ def pin(snapshot: Snapshot, *, by: str, now: datetime, reason: str = "", address
         locked = Snapshot.objects.select_for_update().filter(pk=snapshot.pk).first()
         if locked is None:
             raise SnapshotError("This snapshot has just been removed by retention; pin another one.")
-        locked.pinned, locked.pin_reason = True, reason.strip()[:200]
+        locked.pinned, locked.pin_reason = True, clean(reason, 200)
         locked.save(update_fields=["pinned", "pin_reason"])
         record.write(by, "snapshot pinned", _name(snapshot), locked.pin_reason, address, at=now)
 
@@ -39,6 +40,7 @@ def roll_back(snapshot: Snapshot, *, by: str, now: datetime, reason: str = "", a
     1. All of its blobs must be in the store. 2. In one transaction: stop an open run, which began before the hold and
     could still switch; then switch and hold. Raises SnapshotError.
     """
+    reason = clean(reason, 200)
     if missing := missing_blobs(snapshot):
         raise SnapshotError(
             f"The store lacks {wording.counted(len(missing), 'file')} of this snapshot ({short(missing[0])}). "
@@ -54,8 +56,8 @@ def roll_back(snapshot: Snapshot, *, by: str, now: datetime, reason: str = "", a
         runs.stop_open_runs(mirror, by=by, now=now, reason=f"Stopped: {by} rolled back to {short(target.digest)}.")
         was = short(mirror.current.digest) if mirror.current is not None else "nothing"
         mirror.switch_to(target)
-        mirror.hold(now, reason.strip() or f"Rolled back by {by}")
-        detail = f"from {was} to {short(target.digest)}" + (f": {reason.strip()}" if reason.strip() else "")
+        mirror.hold(now, reason or f"Rolled back by {by}")
+        detail = f"from {was} to {short(target.digest)}" + (f": {reason}" if reason else "")
         record.write(by, "rolled back", mirror.name, detail, address, at=now)
     return mirror
 

@@ -33,7 +33,7 @@ def actions() -> list[str]:
 
 
 def test_a_pinned_snapshot_survives_retention(old, new, now):
-    snapshots.pin(old, by="otto", now=now, reason=" used in an audit ")
+    snapshots.pin(old, by="otto", now=now, reason=" used in\n an audit\0 ")
     retention.prune_snapshots()
     old.refresh_from_db()
     assert (old.pinned, old.pin_reason) == (True, "used in an audit")

@@ -128,7 +128,9 @@ def _basic(header: str) -> tuple[str, str] | None:
         username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return (username, password) if colon and username and "\0" not in username else None
+    # No longer than a name can be: failed logins are counted by name, in a column.
+    is_name = 0 < len(username) <= 150 and "\0" not in username
+    return (username, password) if colon and is_name else None
 
 
 def _record_failure(request: HttpRequest, username: str) -> None:

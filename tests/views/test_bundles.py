@@ -501,6 +501,12 @@ def test_credentials_that_are_none_are_asked_for_again(client, bundle, header):
     assert client.get(download(bundle), headers={"Authorization": header}).status_code == 401
 
 
+def test_a_name_that_nobody_can_have_is_not_tried(client, bundle):
+    # PostgreSQL would refuse to count it.
+    assert client.get(download(bundle), headers=basic("x" * 300, "y")).status_code == 401
+    assert not AuditEntry.objects.filter(action="login failed").exists()
+
+
 def test_a_viewers_name_and_password_are_not_enough(client, bundle, viewer):
     assert client.get(download(bundle), headers=basic("vera", "correct horse vera")).status_code == 403
 

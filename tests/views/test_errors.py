@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
@@ -33,6 +34,19 @@ def test_an_old_form_is_told_that_nothing_was_changed(operator):
     response = client.post(reverse("mirrors:logout"))
     assert response.status_code == 403
     assert "Nothing was changed." in response.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/?row=a%00b", "/history/?database=a%00b", "/history.csv?who=%00", "/a%00b"])
+def test_a_nul_in_an_address_is_refused_before_a_database_does(as_viewer, path):
+    answer = as_viewer.get(path)
+    assert answer.status_code == 400 and "NUL" in answer.content.decode()
+
+
+def test_a_strangers_file_is_not_kept_while_nobody_wants_one(client, monkeypatch):
+    monkeypatch.setattr("django.core.files.temp.NamedTemporaryFile", lambda *_, **__: pytest.fail("the file is written to disk"))
+    large = SimpleUploadedFile("large", b"x" * 3_000_000)
+    response = client.post(reverse("mirrors:login"), {"username": "ada", "password": "x", "file": large})
+    assert response.status_code == 422
 
 
 def test_a_fault_of_our_own_needs_no_database_and_no_context():

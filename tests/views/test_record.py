@@ -50,7 +50,7 @@ def test_it_is_filtered_by_links_in_the_address(as_administrator):
     assert who(period="week") == ["bob"]
     assert who(q="trivy", action="login") == []
     assert "Nothing that fits" in as_administrator.get(PAGE, {"q": "nobody"}).text
-    assert as_administrator.get(PAGE, {"q": "a\0b", "period": "eon", "before": "9" * 30}).status_code == 200
+    assert as_administrator.get(PAGE, {"q": "a%b", "period": "eon", "before": "9" * 30}).status_code == 200
 
 
 def test_it_is_read_page_by_page_with_the_same_number_of_queries(as_administrator):
