@@ -55,6 +55,8 @@ def test_an_archive_url_names_its_folder():
         ("https://vex.example/hub?x=1", "no query"),
         ("https://vex.example/hub.tar.xz", "archives of the format tar.xz are not read"),
         ("https://vex.example/hub//sub", "no archive"),
+        ("https://github.com/owner", "of GitHub write https://github.com/OWNER/REPO"),
+        ("https://github.com/owner/repo/tree/main", "of GitHub write https://github.com/OWNER/REPO"),
     ],
 )
 def test_it_refuses_other_sources(text, said):

@@ -86,6 +86,8 @@ def parse_source(text: str) -> VexSource:
         raise VexError("source", f"{text[:120]!r} cannot be mirrored: {location.reason}.")
     if parts.query:
         raise VexError("source", f"{text[:120]!r} is not a VEX source: the address of a repository has no query (?).")
+    if parts.netloc.lower() == "github.com":
+        raise VexError("source", f"{text[:120]!r} is not a VEX source: of GitHub write https://github.com/OWNER/REPO.")
     url = text.rstrip("/").removesuffix(WELL_KNOWN)
     return VexSource("base", url, manifest_url=url + WELL_KNOWN)
 
