@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from django.core import checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
@@ -52,6 +53,14 @@ class PlainCommand(BaseCommand):
             if ended.code and "--json" in argv and not self._listed:
                 self.print_json([])
             raise
+
+    def check(self, *args: Any, **options: Any) -> None:
+        """What is wrong ends it, a line each. Warnings are told by `make up`, not into a script's mail every hour."""
+        wrong = [issue for issue in checks.run_checks() if issue.is_serious() and not issue.is_silenced()]
+        for issue in wrong:
+            self.stderr.write(" ".join(filter(None, [issue.msg, issue.hint])))
+        if wrong:
+            sys.exit(FAILED)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
