@@ -25,10 +25,9 @@ from django.db.models import Count, F, Max, Q, QuerySet, Sum
 from mirrors import content, wording
 from mirrors.blobs import BlobStore
 from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Mirror, RunStep, Snapshot, SnapshotBlob, SyncRun
+from mirrors.trivy.catalogue import MIB
 
 logger = logging.getLogger(__name__)
-
-MIB = 1024 * 1024
 
 # Where the store is shared by a file system without working locks, this alone protects what a sync just put in place.
 YOUNG = timedelta(hours=1)

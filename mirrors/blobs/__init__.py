@@ -10,7 +10,7 @@ Nothing here knows what a blob means or who refers to it; rows do.
 """
 
 from mirrors.blobs.faults import StoreError
-from mirrors.blobs.store import MIB, STAMP_NS, BlobStore, Partial
+from mirrors.blobs.store import STAMP_NS, BlobStore, Partial
 from mirrors.blobs.writing import CHUNK, IncomingBlob, Observer, PartialBlob
 
-__all__ = ["CHUNK", "MIB", "STAMP_NS", "BlobStore", "IncomingBlob", "Observer", "Partial", "PartialBlob", "StoreError"]
+__all__ = ["CHUNK", "STAMP_NS", "BlobStore", "IncomingBlob", "Observer", "Partial", "PartialBlob", "StoreError"]

@@ -18,8 +18,8 @@ from mirrors.blobs.writing import CHUNK, IncomingBlob, Observer, PartialBlob, fe
 from mirrors.digests import DIGEST, digest_of, parse_digest, short
 from mirrors.stopping import StopSignal
 
-MIB = 1024 * 1024
-
+# What is read whole: manifests, of which registries take up to so many bytes (distribution-spec, "Pushing Manifests").
+SMALL = 4 * 1024 * 1024
 # The time of last change that every finished blob carries (2001-01-01T00:00:00Z). Whoever writes to a blob later
 # changes it, so a blob that still has it was not touched since its bytes were verified. Whole seconds, because
 # some file systems keep nothing finer.
@@ -65,7 +65,7 @@ class BlobStore:
         with self._explained("reading", digest):
             return self.path(digest).open("rb")
 
-    def read(self, digest: str, limit: int = 4 * MIB) -> bytes:
+    def read(self, digest: str, limit: int = SMALL) -> bytes:
         """All bytes of a small blob, verified. Raises StoreError (`missing`, `damaged`, `too-large`)."""
         with self._explained("reading", digest), self.path(digest).open("rb") as file:
             data = file.read(limit + 1)

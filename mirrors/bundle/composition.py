@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-from mirrors.blobs import MIB, STAMP_NS, BlobStore, StoreError
+from mirrors.blobs import STAMP_NS, BlobStore, StoreError
 from mirrors.bundle import tar
 from mirrors.bundle.contents import BundleError
 from mirrors.digests import DigestError, parse_digest, short
+from mirrors.stopping import StopSignal
+from mirrors.trivy.catalogue import MIB
 
 FORMAT = 1
 
@@ -79,10 +81,6 @@ class Recipe:
         return frozenset(member.digest for member in self.members)
 
 
-class Stoppable(Protocol):
-    def check(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class _Segment:
     """A run of the tar's bytes: either written here (`data`) or a member's blob."""
@@ -141,10 +139,10 @@ class Composition:
             raise BundleError(f"Bytes {start} to {end} were asked of a bundle of {self.size} bytes.")
         return self._read(start, end, chunk)
 
-    def sha256(self, progress: Callable[[int], object] | None = None, stop: Stoppable | None = None) -> str:
+    def sha256(self, progress: Callable[[int], object] | None = None, stop: StopSignal | None = None) -> str:
         """SHA-256 of the whole file, 64 hex digits. Every member is verified on the way: BundleError.
 
-        `progress` is told the size of each piece; `stop` may be a StopSignal.
+        `progress` is told the size of each piece; Stopped is raised when `stop` is set.
         """
         running = hashlib.sha256()
         for segment in self._segments:

@@ -11,7 +11,8 @@ from typing import Literal, cast
 
 from isal import igzip_lib
 
-MIB = 1024 * 1024
+from mirrors.trivy.catalogue import MIB
+
 BLOCK = 512
 # How much one call inflates. Small enough to stop between calls and to stay in the cache, large enough to be cheap.
 INFLATE_AT_ONCE = 128 * 1024

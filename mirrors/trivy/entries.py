@@ -15,13 +15,13 @@ from mirrors.trivy.archives import (
     BOMB_FROM,
     BOMB_RATIO,
     INFLATE_AT_ONCE,
-    MIB,
     ArchiveError,
     Inflater,
     Member,
     TarParser,
     clean_name,
 )
+from mirrors.trivy.catalogue import MIB
 
 Format = Literal["tar.gz", "zip"]
 MEMBER_LIMIT = 200_000

@@ -6,8 +6,8 @@ The demands are Trivy's pkg/oci/artifact.go; a manifest that passes here is one 
 from typing import BinaryIO
 
 from mirrors.registry.manifests import Descriptor, Manifest
-from mirrors.trivy.archives import MIB, ArchiveError
-from mirrors.trivy.catalogue import KINDS, Kind
+from mirrors.trivy.archives import ArchiveError
+from mirrors.trivy.catalogue import KINDS, MIB, Kind
 from mirrors.trivy.entries import Walk
 
 # go-getter decides by the title's ending whether Trivy unpacks the layer; anything else is copied as it is.
