@@ -8,28 +8,24 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from isal import isal_zlib
 
 from mirrors import content
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.contents import BundledSnapshot, BundleError
-from mirrors.bundle.names import checks_major, name_all
+from mirrors.bundle.names import DEFAULT_CHECKS_MAJOR, checks_major, name_all
 from mirrors.digests import short
 from mirrors.stopping import StopSignal
 from mirrors.trivy.cache import CacheArchive, CacheFacts, CacheMember, cache_members
 from mirrors.trivy.catalogue import GIB, KINDS, MIB
-from mirrors.trivy.vex import read_archive
+from mirrors.trivy.vex import SPEC_VERSION
 
-# The only major version of the checks that present scanners read (0.69 and later); a cache has one place for checks.
-PREFERRED_CHECKS = 2
-SPEC_VERSION = "0.1"
 ARCHIVE_LIMIT = 64 * GIB
 # isal's strongest level: about zlib's level 2, several times as fast.
 LEVEL = 3
 GZIP = 31
-GLOB = set("*?[")
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def place_all(snapshots: Sequence[BundledSnapshot]) -> list[Placed]:
     placed = [Placed(snapshot, names.cache_path) for snapshot, names in named if names.cache_path]
     checks = [place for place in placed if place.snapshot.kind == "trivy-checks"]
     if len(checks) > 1:
-        chosen = max(checks, key=lambda place: (_major(place) == PREFERRED_CHECKS, _major(place)))
+        chosen = max(checks, key=lambda place: (_major(place) == DEFAULT_CHECKS_MAJOR, _major(place)))
         placed = [place for place in placed if place not in checks or place is chosen]
     return placed
 
@@ -129,8 +125,7 @@ def _facts(place: Placed, store: BlobStore, made_at: datetime) -> CacheFacts:
                 spec_version=version,
                 digest=blob.digest,
                 format=blob.details.get("format") or "tar.gz",
-                top=_top(blob.digest, blob.details, store),
-                location=str(blob.details.get("location", "")),
+                top=str(blob.details.get("subdir") or ""),
             ),
         )
     return CacheFacts(
@@ -139,15 +134,6 @@ def _facts(place: Placed, store: BlobStore, made_at: datetime) -> CacheFacts:
         repository_manifest=store.read(snapshot.manifest_digest),
         archives=tuple(archives.values()),
     )
-
-
-def _top(digest: str, details: dict[str, Any], store: BlobStore) -> str:
-    """The folder of the index; a subdir that is a pattern is matched against the archive again."""
-    subdir = str(details.get("top") or details.get("subdir") or "").strip("/")
-    if not GLOB & set(subdir):
-        return subdir
-    with store.open(digest) as file:
-        return read_archive(file, details.get("format") or "tar.gz", subdir).top
 
 
 class StoredFile:

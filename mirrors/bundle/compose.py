@@ -7,7 +7,7 @@ the moment it is created. Sending them is composition.py's business.
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +15,18 @@ from typing import Any, BinaryIO
 
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import contents, documents
-from mirrors.bundle.composition import FORMAT, Composition, Member, Recipe
+from mirrors.bundle.composition import FORMAT, Member, Recipe
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError
 from mirrors.bundle.coversheet import cover_sheet
 from mirrors.bundle.documents import Archive, Entry, Push
 from mirrors.bundle.names import Names, name_all, plain, unique
 from mirrors.digests import digest_of
-
-__all__ = ["Composition", "Recipe", "compose"]
-
-Repack = Callable[[BinaryIO, str], Iterable[bytes]]
+from mirrors.trivy.archives import ArchiveError
+from mirrors.trivy.catalogue import GIB
+from mirrors.trivy.vex import VexError, repack_as_tar_gz
 
 SCRIPTS = Path(__file__).parent / "scripts"
-REPACKED_LIMIT = 8 * 1024**3
+REPACKED_LIMIT = 8 * GIB
 MANIFEST_ROLES = (contents.MANIFEST, contents.INDEX)
 VERSION_ANNOTATION = "org.opencontainers.image.version"
 
@@ -45,18 +44,16 @@ def compose(
     store: BlobStore,
     *,
     scripts: bool = True,
-    repack: Repack | None = None,
 ) -> Recipe:
     """The recipe of a bundle of `snapshots`, one of each mirror; renders its documents into `store`.
 
-    `scripts` false leaves out install.sh and push.sh (data only). `repack` turns an archive of another format into
-    tar.gz (default: mirrors.trivy.vex.repack_as_tar_gz). Raises BundleError when a blob is missing or has another
-    size than its snapshot says, StoreError when the store cannot take the documents.
+    `scripts` false leaves out install.sh and push.sh (data only). Raises BundleError when a blob is missing or has
+    another size than its snapshot says, StoreError when the store cannot take the documents.
     """
     if not snapshots:
         raise BundleError("A bundle needs at least one database. Sync one first.")
     _check_present(snapshots, store)
-    maker = _Maker(store, repack or _default_repack)
+    maker = _Maker(store)
     entries = maker.entries(snapshots)
     folder = folder_name(bundle_id, created_at)
 
@@ -85,9 +82,8 @@ def compose(
 class _Maker:
     """Gathers, snapshot by snapshot, what bundle.json says about each and the members that VEX adds."""
 
-    def __init__(self, store: BlobStore, repack: Repack) -> None:
+    def __init__(self, store: BlobStore) -> None:
         self.store = store
-        self.repack = repack
         self.rendered: list[str] = []
         self.extra: list[BundledBlob] = []
         self.referrers: list[Push] = []
@@ -161,7 +157,7 @@ class _Maker:
 
     def _repacked(self, blob: BundledBlob, name: str) -> Member:
         with self.store.open(blob.digest) as file, self.store.incoming(REPACKED_LIMIT) as incoming:
-            for chunk in self.repack(file, str(blob.details["format"])):
+            for chunk in _repacked(file, str(blob.details["format"])):
                 incoming.write(chunk)
             digest, size = incoming.commit()
         self.rendered.append(digest)
@@ -262,11 +258,8 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _default_repack(file: BinaryIO, format: str) -> Iterator[bytes]:
-    # Imported when needed: most bundles hold no archive that has to be packed again.
-    from mirrors.trivy.archives import ArchiveError
-    from mirrors.trivy.vex import VexError, repack_as_tar_gz
-
+def _repacked(file: BinaryIO, format: str) -> Iterator[bytes]:
+    """A VEX archive as tar.gz, in pieces."""
     if format not in ("tar.gz", "zip"):
         raise BundleError(f"A VEX archive of the format {format[:20]!r} cannot be bundled, only tar.gz and zip.")
     try:

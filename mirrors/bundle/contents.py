@@ -16,8 +16,8 @@ class BundleError(Exception):
 class BundledBlob:
     """One blob of a snapshot; `role` is one of the constants above.
 
-    A `vex-archive` has in `details`: `location` (the URL as upstream wrote it), `subdir` (what follows `//`, or
-    empty), `format` (`tar.gz`, `zip`, …), `spec_version` and `served` (its stable file name).
+    A `vex-archive` has in `details`: `location` (the URL as upstream wrote it), `subdir` (the folder of
+    its index, or empty), `format` (`tar.gz`, `zip`, …), `spec_version` and `served` (its stable file name).
     """
 
     digest: str

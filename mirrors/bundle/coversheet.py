@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from mirrors.bundle.documents import Entry, without_credentials
+from mirrors.trivy.cache import CHECKS_CONTENT
 from mirrors.trivy.catalogue import KINDS
+from mirrors.trivy.vex import SPEC_VERSION
 
 DATE_WORD = {"trivy-db": "built", "trivy-java-db": "built", "trivy-checks": "published", "vex": "updated"}
 
@@ -144,7 +146,7 @@ def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
         if not KINDS[snapshot.kind].one_layer:
             yield f"  skopeo copy --all oci:.:{entry.names.ref_name} docker://HOST/{entry.names.push_as}\n"
             continue
-        into = KINDS[snapshot.kind].cache_directory + ("/content" if snapshot.kind == "trivy-checks" else "")
+        into = CHECKS_CONTENT if snapshot.kind == "trivy-checks" else KINDS[snapshot.kind].cache_directory
         if not place:
             yield "  (a cache has one place for this kind; another one of this bundle has it)\n"
         elif snapshot.kind == "trivy-checks":
@@ -155,8 +157,8 @@ def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _vex_by_hand(entry: Entry) -> Iterator[str]:
-    """Only version 0.1 is read by Trivy (T pkg/vex/repo/repo.go); the folder named by the address is not kept."""
-    archive = next((item for item in entry.archives if item.blob.details.get("spec_version") == "0.1"), None)
+    """Trivy reads one version only (pkg/vex/repo/repo.go); the folder named by the address is not kept."""
+    archive = next((item for item in entry.archives if item.blob.details.get("spec_version") == SPEC_VERSION), None)
     if archive is None:
         return
     place = f"CACHE/{entry.names.cache_path}"
@@ -166,10 +168,10 @@ def _vex_by_hand(entry: Entry) -> Iterator[str]:
     if subdir:
         yield f"  mkdir -p {place}/unpacked\n"
         yield f"  tar -xzf {archive.tar_gz} -C {place}/unpacked\n"
-        yield f"  mv {place}/unpacked/{_shell_word(subdir)} {place}/0.1\n"
+        yield f"  mv {place}/unpacked/{_shell_word(subdir)} {place}/{SPEC_VERSION}\n"
     else:
-        yield f"  mkdir -p {place}/0.1\n"
-        yield f"  tar -xzf {archive.tar_gz} -C {place}/0.1\n"
+        yield f"  mkdir -p {place}/{SPEC_VERSION}\n"
+        yield f"  tar -xzf {archive.tar_gz} -C {place}/{SPEC_VERSION}\n"
     yield "  (scan with --skip-vex-repo-update, or let install.sh write what makes it unnecessary)\n"
 
 

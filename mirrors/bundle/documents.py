@@ -13,6 +13,7 @@ from typing import Any
 from mirrors.bundle.composition import FORMAT, Member
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot
 from mirrors.bundle.names import Names, checks_major
+from mirrors.trivy.cache import version_major
 
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
 OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
@@ -101,7 +102,7 @@ def _snapshot(entry: Entry) -> dict[str, Any]:
     }
     if snapshot.kind == "trivy-checks":
         facts["checks_major"] = checks_major(entry.version, snapshot.tag)
-        facts["version_major"] = version_major(entry.version)
+        facts["version_major"] = version_major(entry.version) or 0
     facts["blobs"] = [
         {
             "role": blob.role,
@@ -132,12 +133,6 @@ def _snapshot(entry: Entry) -> dict[str, Any]:
         for archive in entry.archives
     ]
     return facts
-
-
-def version_major(version: str) -> int:
-    """What Trivy writes as MajorVersion for a checks bundle: 0 without a semantic version (T pkg/policy/policy.go)."""
-    found = re.match(r"v?(\d+)(\.\d+){0,2}([-+].*)?$", version)
-    return int(found.group(1)) if found else 0
 
 
 def without_credentials(reference: str) -> str:

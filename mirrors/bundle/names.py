@@ -8,10 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mirrors.bundle.contents import BundledSnapshot
+from mirrors.trivy.cache import VEX_DEFAULT_NAME, VEX_REPOSITORIES
 from mirrors.trivy.catalogue import KINDS
 
-# What upstream's default VEX repository is called in a cache (T pkg/vex/repo/manager.go: `default`).
-VEX_HUB, VEX_HUB_IN_CACHE = "vexhub", "default"
+VEX_HUB = "vexhub"
+# What present scanners read (0.69 and later); a cache has one place for checks.
 DEFAULT_CHECKS_MAJOR = 2
 
 
@@ -62,8 +63,8 @@ def name_all(snapshots: Sequence[BundledSnapshot], versions: Sequence[str]) -> l
     for i in order:
         snapshot = snapshots[i]
         if snapshot.is_vex:
-            wanted = VEX_HUB_IN_CACHE if snapshot.mirror == VEX_HUB else plain(snapshot.mirror)
-            places[i] = f"vex/repositories/{unique(wanted, _last_parts(places.values()))}"
+            wanted = VEX_DEFAULT_NAME if snapshot.mirror == VEX_HUB else plain(snapshot.mirror)
+            places[i] = f"{VEX_REPOSITORIES}/{unique(wanted, _last_parts(places.values()))}"
             continue
         ref, tag = _ref_name(snapshot), _tag(snapshot)
         refs[i] = unique(plain(snapshot.mirror) if ref in refs.values() else ref, refs.values())

@@ -51,19 +51,17 @@ class CacheMember:
 
 @dataclass(frozen=True)
 class CacheArchive:
-    """One stored VEX archive: `top` is the folder of its index, `location` the address it came from."""
+    """One stored VEX archive: `top` is the folder of its index."""
 
     spec_version: str
     digest: str
     format: Format
     top: str
-    location: str = ""
-    served_name: str = ""
 
 
 @dataclass(frozen=True)
 class CacheFacts:
-    """What is known of a snapshot. Layers need the first four, VEX the rest; `base_url` may be empty."""
+    """What is known of a snapshot. Layers need the first four, VEX the rest."""
 
     downloaded_at: datetime
     layer_digest: str = ""
@@ -72,7 +70,6 @@ class CacheFacts:
     vex_name: str = VEX_DEFAULT_NAME
     repository_manifest: bytes = b""
     archives: tuple[CacheArchive, ...] = ()
-    base_url: str = ""
 
 
 def cache_members(kind: Kind, facts: CacheFacts, open_blob: Callable[[str], BinaryIO]) -> Iterator[CacheMember]:
@@ -127,8 +124,7 @@ def _vex_members(facts: CacheFacts, open_blob: Callable[[str], BinaryIO]) -> Ite
         with open_blob(archive.digest) as file:
             for member, path, body in subdir_entries(file, archive.format, archive.top):
                 yield CacheMember(f"{directory}/{archive.spec_version}/{path}", FILE_MODE, member.size, _guarded(body))
-    served = {archive.location: archive.served_name for archive in facts.archives if archive.served_name}
-    manifest = offline_manifest(facts.repository_manifest, facts.base_url, served)
+    manifest = offline_manifest(facts.repository_manifest)
     yield _small(f"{directory}/cache.json", vex_cache(facts.downloaded_at))
     yield _small(f"{directory}/{REPOSITORY_FILE}", manifest)
 
@@ -152,17 +148,23 @@ def set_downloaded_at(raw: bytes, downloaded_at: datetime) -> bytes:
 
 
 def checks_metadata(manifest_digest: str, downloaded_at: datetime, version: str | None) -> bytes:
-    """`policy/metadata.json`. `version` is the manifest's org.opencontainers.image.version; without a semver there
-    Trivy takes the bundle for a custom build of major 0 and skips its check of the major version."""
-    match = SEMVER.fullmatch(version or "")
+    """`policy/metadata.json`. `version` is the manifest's org.opencontainers.image.version, where it has one."""
+    major = version_major(version or "")
     document: dict[str, Any] = {
         "Digest": manifest_digest,
         "DownloadedAt": _time(downloaded_at),
-        "MajorVersion": int(match[1]) if match else 0,
+        "MajorVersion": major or 0,
     }
-    if match is None:
+    if major is None:
         document["CustomBuild"] = True
     return _line(document)
+
+
+def version_major(version: str) -> int | None:
+    """The major version Trivy reads in a checks bundle's version; None where that is no semver. Trivy then takes the
+    bundle for a custom build of major 0 and skips its check of the major version (pkg/policy/policy.go)."""
+    match = SEMVER.fullmatch(version)
+    return int(match[1]) if match else None
 
 
 def vex_cache(updated_at: datetime) -> bytes:

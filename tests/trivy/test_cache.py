@@ -77,10 +77,9 @@ def test_a_bundle_without_a_version_counts_as_custom(version, major, custom):
 
 
 def vex_facts(archive, **changes):
-    location = "https://vex.example/vexhub.tar.gz//vexhub-main"
     facts = {
         "repository_manifest": build_vex_manifest("https://vex.example"),
-        "archives": (CacheArchive("0.1", digest(archive), "tar.gz", "vexhub-main", location, "v0.1-0.tar.gz"),),
+        "archives": (CacheArchive("0.1", digest(archive), "tar.gz", "vexhub-main"),),
     }
     return {**facts, **changes}
 
@@ -99,14 +98,6 @@ def test_a_vex_repository_never_calls_out():
     assert version["update_interval"] == "876000h"
     assert version["locations"] == [{"url": "https://vex.example/vexhub.tar.gz//vexhub-main"}]
     assert list(found)[-1] == base + "vex-repository.json"
-
-
-def test_a_vex_repository_may_name_the_address_it_is_served_at():
-    archive = build_vex_archive(BUILT)
-    found = files("vex", [archive], **vex_facts(archive, base_url="https://airgap.example/vex/vexhub/", vex_name="hub"))
-
-    version = json.loads(found["vex/repositories/hub/vex-repository.json"])["versions"][0]
-    assert version["locations"] == [{"url": "https://airgap.example/vex/vexhub/v0.1-0.tar.gz//vexhub-main"}]
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a\n", "x" * 200])

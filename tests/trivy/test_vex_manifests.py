@@ -93,12 +93,9 @@ def test_rewriting_is_the_same_every_time():
 
 
 def test_an_offline_manifest_never_asks_again():
-    offline = json.loads(offline_manifest(raw(), BASE, served()))
+    offline = json.loads(offline_manifest(raw()))
     assert [version["update_interval"] for version in offline["versions"]] == ["876000h", "876000h"]
-    assert offline["versions"][0]["locations"][0]["url"] == BASE + "/v0.1-0.tar.gz//vexhub-main"
-
-    untouched = json.loads(offline_manifest(raw()))
-    assert untouched["versions"][0]["locations"] == MANIFEST["versions"][0]["locations"]
+    assert offline["versions"][0]["locations"] == MANIFEST["versions"][0]["locations"]
 
 
 def with_version(**changes):
@@ -160,6 +157,6 @@ def test_a_byte_order_mark_is_no_fault():
 
 
 def test_it_rewrites_nothing_that_is_malformed():
-    for write in (rewrite_manifest, offline_manifest):
+    for write in (lambda text: rewrite_manifest(text, BASE, {}), offline_manifest):
         with pytest.raises(VexError, match="instead of an object with a"):
-            write(raw(with_version(locations=["x"])), BASE, {})
+            write(raw(with_version(locations=["x"])))

@@ -69,26 +69,6 @@ def rewrite_manifest(raw: bytes, base_url: str, served: Mapping[str, str]) -> by
     serve nothing stays as it is. VexError if `raw` is no manifest.
     """
     document = _load_whole(raw)
-    _rewrite(document, base_url, served)
-    return _dump(document)
-
-
-def offline_manifest(raw: bytes, base_url: str = "", served: Mapping[str, str] | None = None) -> bytes:
-    """The manifest for a filled cache: every update_interval a hundred years, addresses ours where `base_url` is."""
-    document = _load_whole(raw)
-    if base_url:
-        _rewrite(document, base_url, served or {})
-    for version in _list(document, "versions", ""):
-        version["update_interval"] = OFFLINE_INTERVAL
-    return _dump(document)
-
-
-def _load_whole(raw: bytes) -> dict[str, Any]:
-    parse_repository(raw)
-    return _load(raw)
-
-
-def _rewrite(document: dict[str, Any], base_url: str, served: Mapping[str, str]) -> None:
     for version in _list(document, "versions", ""):
         rewritten = []
         for location in version["locations"]:
@@ -99,6 +79,20 @@ def _rewrite(document: dict[str, Any], base_url: str, served: Mapping[str, str])
                 rewritten.append({**location, "url": address})
         if rewritten:
             version["locations"] = rewritten
+    return _dump(document)
+
+
+def offline_manifest(raw: bytes) -> bytes:
+    """The manifest for a filled cache: every update_interval a hundred years. VexError if `raw` is no manifest."""
+    document = _load_whole(raw)
+    for version in _list(document, "versions", ""):
+        version["update_interval"] = OFFLINE_INTERVAL
+    return _dump(document)
+
+
+def _load_whole(raw: bytes) -> dict[str, Any]:
+    parse_repository(raw)
+    return _load(raw)
 
 
 def _version(version: Any, where: str) -> VexVersion:
