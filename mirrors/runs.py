@@ -164,11 +164,18 @@ def close(
     Raises LeaseLost when the run was closed by somebody else meanwhile.
     """
     with transaction.atomic():
+        _lock_mirror_of(lease.run_id)
         written = lease.write(state=state, finished_at=now, error=error, note=note, stage="", **values)
         if not written:
             raise LeaseLost
         run = SyncRun.objects.select_related("mirror").get(pk=lease.run_id)
         remember(run, now=now, retry_at=retry_at)
+
+
+def _lock_mirror_of(run_id: int) -> None:
+    """Whoever changes both locks the mirror first, as an edit does: in two orders they would wait for each other."""
+    mirror = SyncRun.objects.filter(pk=run_id).values("mirror_id")
+    list(Mirror.objects.select_for_update().filter(pk__in=mirror).values_list("pk", flat=True))
 
 
 def remember(run: SyncRun, *, now: datetime, retry_at: datetime | None = None) -> None:
@@ -211,6 +218,7 @@ def stop_run(run: SyncRun, *, by: str, now: datetime, reason: str = "") -> bool:
     """Close an open run as stopped. Its worker notices within a second, and its partial file stays for resume."""
     sentence = reason or f"Stopped by {by}."
     with transaction.atomic():
+        _lock_mirror_of(run.pk)
         stopped = (
             SyncRun.objects.open()
             .filter(pk=run.pk)
@@ -247,6 +255,7 @@ def close_lost(now: datetime) -> list[SyncRun]:
         host = run.worker.split(":")[0]
         sentence = f"The worker on {host} went away while it was running this. A new run goes on where it stopped."
         with transaction.atomic():
+            _lock_mirror_of(run.pk)
             closed = (
                 SyncRun.objects.held_by(run.pk, run.lease)
                 .filter(silent | Q(pk__in=known_gone))

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.conf import settings
+from django.db import connection, transaction
 
 from mirrors import runs
-from mirrors.models import AuditEntry, RunStep, SyncRun
+from mirrors.models import AuditEntry, Mirror, RunStep, SyncRun
 from mirrors.stopping import StopSignal
 from mirrors.story import SourceListener, Story
 
@@ -101,6 +105,39 @@ def test_a_registry_whose_clock_is_far_off_fits_its_column(mirror, now):
     listener = SourceListener(Story(runs.Lease(0, "")), "registry.example/a:1")
     listener.clock("registry.example", datetime(9999, 12, 31, tzinfo=UTC))
     assert listener.clock_skew_seconds == 2**31 - 1
+
+
+@pytest.mark.skipif("postgresql" not in settings.DATABASES["default"]["ENGINE"], reason="SQLite has one writer at once")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("ending", ["stop", "close", "lost"])
+def test_whoever_ends_a_run_takes_its_mirror_first_as_an_edit_does(mirror, now, ending):
+    run, _ = ask(mirror, now)
+    lease = runs.claim(run.pk, now=now)
+    endings = {
+        "stop": lambda: runs.stop_run(run, by="otto", now=now),
+        "close": lambda: runs.close(lease, State.FAILED, now=now),
+        "lost": lambda: runs.close_lost(now + timedelta(hours=1)),
+    }
+
+    def end() -> None:
+        endings[ending]()
+        connection.close()
+
+    thread = threading.Thread(target=end)
+    with transaction.atomic():
+        Mirror.objects.select_for_update().get(pk=mirror.pk)
+        thread.start()
+        with connection.cursor() as cursor:
+            for _ in range(200):
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone()[0]:
+                    break
+                time.sleep(0.05)
+        # Taken by the other one already, each would wait for the other.
+        SyncRun.objects.select_for_update(nowait=True).get(pk=run.pk)
+    thread.join()
+    run.refresh_from_db()
+    assert not run.is_open
 
 
 def test_stopping_an_ended_run_does_nothing(mirror, now):

@@ -43,7 +43,9 @@ def test_a_nul_in_an_address_is_refused_before_a_database_does(as_viewer, path):
 
 
 def test_a_strangers_file_is_not_kept_while_nobody_wants_one(client, monkeypatch):
-    monkeypatch.setattr("django.core.files.temp.NamedTemporaryFile", lambda *_, **__: pytest.fail("the file is written to disk"))
+    monkeypatch.setattr(
+        "django.core.files.temp.NamedTemporaryFile", lambda *_, **__: pytest.fail("the file is written to disk")
+    )
     large = SimpleUploadedFile("large", b"x" * 3_000_000)
     response = client.post(reverse("mirrors:login"), {"username": "ada", "password": "x", "file": large})
     assert response.status_code == 422
