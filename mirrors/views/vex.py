@@ -4,13 +4,18 @@
 Trivy before 0.73 deletes its copy of the repository on a 304.
 """
 
+import logging
+
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from mirrors import content, serving_vex
+
+logger = logging.getLogger(__name__)
 
 
 class BlobResponse(FileResponse):
@@ -34,10 +39,14 @@ def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_not_required
 @require_safe
-def vex_archive(request: HttpRequest, name: str, file: str) -> FileResponse:
+def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponseBase:
     snapshot = serving_vex.current_repository(name)
     blob = serving_vex.archive_named(snapshot, file) if snapshot else None
     if blob is None:
         raise Http404("No archive of this name is mirrored here.")
+    store = content.store()
+    if not store.is_pristine(blob.digest, blob.size_bytes) and store.verify(blob.digest) != "ok":
+        logger.error("The archive %s of %s is missing or damaged and is not served; run the store check.", file, name)
+        return HttpResponse("The archive is damaged here.\n", status=503, content_type="text/plain")
     kind = "application/zip" if file.endswith(".zip") else "application/gzip"
-    return BlobResponse(content.store().open(blob.digest), content_type=kind)
+    return BlobResponse(store.open(blob.digest), content_type=kind)

@@ -275,6 +275,18 @@ def test_an_archive_that_names_another_folder_is_served_with_the_folder_it_has(m
     assert client.get("/vex/vexhub/v0.1-0.tar.gz").status_code == 200
 
 
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_damaged_archive_is_not_served(mirror, hub, sync_now, client, how):
+    sync_now(mirror)
+    path = content.store().path(mirror.current.layer_digest)
+    if how == "gone":
+        path.unlink()
+    else:
+        path.chmod(0o644)
+        path.write_bytes(b"x" * path.stat().st_size)
+    assert client.get("/vex/vexhub/v0.1-0.tar.gz").status_code == 503
+
+
 def test_a_held_repository_is_not_switched(mirror, hub, sync_now):
     sync_now(mirror)
     kept = mirror.current_id
