@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.db import DatabaseError
 from django.utils import timezone
 
 from mirrors import runs, wording
@@ -102,7 +103,13 @@ class Story(runs.Pulse):
     def flush(self) -> None:
         with self._lock:
             pending, self._pending = self._pending, []
-        RunStep.objects.bulk_create(pending)
+        try:
+            RunStep.objects.bulk_create(pending)
+        except DatabaseError:
+            # Told again at the next beat, in their order.
+            with self._lock:
+                self._pending = pending + self._pending
+            raise
 
 
 class SourceListener(Listener):

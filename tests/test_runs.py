@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from mirrors import runs
 from mirrors.models import AuditEntry, Mirror, RunStep, SyncRun
@@ -99,6 +99,23 @@ def test_a_long_host_name_does_not_keep_the_heart_from_beating(mirror, now):
     # PostgreSQL refuses what SQLite takes, and a run whose heart cannot beat is lost.
     story.stage = f"downloading from {'a' * 63}.{'b' * 63}.example"
     assert len(story.values()["stage"]) <= SyncRun._meta.get_field("stage").max_length
+
+
+def test_what_could_not_be_written_is_written_at_the_next_beat(mirror, now, monkeypatch):
+    run, _ = ask(mirror, now)
+    story = Story(runs.claim(run.pk, now=now))
+    story.tell("first")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStep.objects, "bulk_create", refuse_to_write)
+        with pytest.raises(DatabaseError):
+            story.flush()
+    story.tell("second")
+    story.flush()
+    assert [step.text for step in run.steps.all()] == ["first", "second"]
+
+
+def refuse_to_write(rows):
+    raise DatabaseError("database is locked")
 
 
 def test_a_registry_whose_clock_is_far_off_fits_its_column(mirror, now):
