@@ -22,17 +22,22 @@ from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import RegistryError, clean
 from mirrors.registry.manifests import Descriptor, Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
+from mirrors.secrets import SecretError
 from mirrors.trivy.layers import LayerError, LayerInspector
 from mirrors.trivy.metadata import MetadataError
 from mirrors.trivy.rules import RuleError, check_checks_bundle, check_manifest
 
 Role = SnapshotBlob.Role
 MOST_CHILDREN = 200
+# Of one content, all its manifests together: they are held in memory, and every blob is a row.
+MOST_MANIFEST_BYTES = 64 * 1024 * 1024
+MOST_BLOBS = 20_000
 # The blobs that need no request: an OCI artifact's empty config, and the 0-byte config of before May 2023.
 WELL_KNOWN = {digest_of(data): data for data in (b"{}", b"")}
 
 SOURCE_FAULTS = (
-    RegistryError, ManifestError, RuleError, LayerError, MetadataError, DigestError, ReferenceError, Refused,
+    RegistryError, ManifestError, RuleError, LayerError, MetadataError, DigestError, ReferenceError, SecretError,
+    Refused,
 )  # fmt: skip
 
 
@@ -276,11 +281,21 @@ def _everything(
                 raise Refused(f"{reference} is an index of indexes, which is not mirrored. Name one of them by digest.")
             raws.append(part.raw)
             blobs += [_kept(part, Role.MANIFEST, {"platform": _platform(child)}), *_parts(part)]
+            _refuse_too_much(reference, blobs, raws)
     if job.mirror.with_referrers:
         for part in _referrers(client, reference, manifest):
             raws.append(part.raw)
             blobs += [_kept(part, Role.MANIFEST, {"subject": manifest.digest}), *_parts(part)]
+            _refuse_too_much(reference, blobs, raws)
     return blobs, raws
+
+
+def _refuse_too_much(reference: Reference, blobs: list[KeptBlob], raws: list[bytes]) -> None:
+    if len(blobs) > MOST_BLOBS or sum(map(len, raws)) > MOST_MANIFEST_BYTES:
+        raise Refused(
+            f"{reference} is made of too many parts: at most {MOST_BLOBS} blobs, in manifests of "
+            f"{wording.size_text(MOST_MANIFEST_BYTES)} together, are mirrored. Choose platforms."
+        )
 
 
 def _chosen(job: Job, index: Manifest) -> list[Descriptor]:

@@ -144,6 +144,13 @@ def test_a_platform_that_is_not_offered_is_named_with_those_that_are(make_mirror
     assert run.state == State.FAILED and "plan9/mips" in run.error and "linux/amd64" in run.error
 
 
+@pytest.mark.parametrize("limit", ["MOST_BLOBS", "MOST_MANIFEST_BYTES"])
+def test_an_image_of_too_many_parts_is_refused(make_mirror, fake, image, sync_now, monkeypatch, limit):
+    monkeypatch.setattr(f"mirrors.fetch_oci.{limit}", 6)
+    mirror = make_mirror("image", "oci", sources=[fake.reference("app/image", "1.0")])
+    assert "too many parts" in sync_now(mirror).error
+
+
 def test_a_reference_by_digest_is_mirrored(make_mirror, fake, image, sync_now):
     mirror = make_mirror("image", "oci", sources=[fake.reference("app/image", image)])
     assert sync_now(mirror).state == State.SUCCEEDED

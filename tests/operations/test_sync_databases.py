@@ -184,6 +184,15 @@ def test_a_failing_source_is_told_and_the_next_one_serves(make_mirror, fake, oth
     assert "403" in story(run)
 
 
+def test_a_source_whose_password_cannot_be_read_is_passed_over(make_mirror, fake, other, push_db, sync_now):
+    push_db(other, hours_ago(4))
+    mirror = make_mirror("trivy-db", sources=[fake.reference(REPOSITORY, "2"), other.reference(REPOSITORY, "2")])
+    mirror.sources.filter(position=0).update(username="otto", password_sealed="sealed with a key that is gone")
+    run = sync_now(mirror)
+    assert run.state == State.SUCCEEDED
+    assert "is missing" in mirror.sources.get(position=0).error
+
+
 def test_a_layer_that_was_read_once_is_never_inflated_again(mirror, make_mirror, fake, push_db, sync_now, monkeypatch):
     push_db(fake, hours_ago(5))
     sync_now(mirror)
