@@ -367,7 +367,7 @@ class Exchange:
             pairs = [
                 (clean(str(one.get("code") or ""), 60), clean(str(one.get("message") or ""), 120)) for one in errors
             ]
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             return ""
         return clean("; ".join(": ".join(part for part in pair if part) for pair in pairs), 250)
 
