@@ -15,6 +15,7 @@ from mirrors.fetch_oci import SOURCE_FAULTS
 from mirrors.job import Fetched, Job, KeptBlob, Outcome, Refused
 from mirrors.models import SnapshotBlob, Source
 from mirrors.registry.errors import RegistryError
+from mirrors.registry.exchange import is_inner
 from mirrors.registry.http import fetch_url
 from mirrors.registry.transport import Connection
 from mirrors.trivy.archives import ArchiveError
@@ -171,6 +172,7 @@ class _Asking:
         url, job = place.fetch_url, self.job
         if url in self.fetched:
             return self.fetched[url]
+        self._refuse_inner(url)
         known = self.known.get(url, {})
         digest = str(known.get("digest", ""))
         etag = str(known.get("etag", "")) if digest and job.store.is_pristine(digest) else ""
@@ -199,6 +201,15 @@ class _Asking:
         if received := job.story.bytes_downloaded - before:
             job.story.tell(f"Received {wording.size_text(received)}: archive {short(archive.digest)}.")
         return archive
+
+    def _refuse_inner(self, url: str) -> None:
+        """What a stranger's manifest names is no way into our own network, as a redirect is none (exchange.py)."""
+        host, home = (urlsplit(address).hostname or "" for address in (url, self.source.reference))
+        if is_inner(host) and not is_inner(home) and not self.source.insecure:
+            raise Refused(
+                f"{self.source.host} names an archive at the private address {host}. That is refused; allow it for "
+                "this source with --insecure if it must be."
+            )
 
     def _open(self, archive: _Archive, format: Format, subdir: str) -> ArchiveFacts:
         with self.job.store.open(archive.digest) as file:

@@ -5,12 +5,15 @@ import json
 import tarfile
 import zipfile
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from mirrors import clock, content
+from mirrors import clock, content, fetch_vex
 from mirrors.demo import assets
+from mirrors.job import Refused
 from mirrors.models import SyncRun
+from mirrors.trivy.vex import parse_repository
 from tests.operations.conftest import hours_ago
 
 pytestmark = pytest.mark.django_db
@@ -285,6 +288,14 @@ def test_a_damaged_archive_is_not_served(mirror, hub, sync_now, client, how):
         path.chmod(0o644)
         path.write_bytes(b"x" * path.stat().st_size)
     assert client.get("/vex/vexhub/v0.1-0.tar.gz").status_code == 503
+
+
+def test_a_strangers_manifest_is_no_way_into_our_network(make_mirror):
+    mirror = make_mirror("vexhub", "vex", sources=["https://hub.example"], insecure=False)
+    job = SimpleNamespace(story=SimpleNamespace(warn=lambda *_, **__: None), listener=lambda source: None)
+    named = parse_repository(manifest("https://10.0.0.1/a.tar.gz", "https://[::1]:8443/b.tar.gz"))
+    with pytest.raises(Refused, match=r"private address 10\.0\.0\.1.*private address ::1"):
+        fetch_vex._Asking(job, mirror.sources.get())._mirrored(named)
 
 
 def test_a_held_repository_is_not_switched(mirror, hub, sync_now):
