@@ -257,18 +257,19 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
 
     1. Bundles past their date: their own files go, the row stays.
     2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, nor in a bundle.
-    3. Blobs that no row names, interrupted downloads nobody came back for, old damaged files.
-    4. Old runs, the steps of less old ones, ended sessions.
+    3. Old runs, the steps of less old ones, ended sessions.
+    4. Blobs that no row names, interrupted downloads nobody came back for, old damaged files. Last, because a store
+       that refuses (StoreError) must not keep rows from going.
     """
     store = store or content.store()
     pruned = Pruned()
     pruned.bundles = expire_bundles(now)
     pruned.snapshots = prune_snapshots()
-    remove_unreferenced(store, now, pruned)
-    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + _remove_damaged(store, now)
     pruned.runs = prune_runs(now)
     pruned.steps = prune_steps(now)
     pruned.sessions = Session.objects.filter(expire_date__lt=now).delete()[0]
+    remove_unreferenced(store, now, pruned)
+    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + _remove_damaged(store, now)
     if pruned:
         logger.info("%s", pruned.sentence())
     return pruned

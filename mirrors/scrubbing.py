@@ -103,7 +103,7 @@ def last_check() -> Check | None:
     """The check under way or the last one; None before the first. One whose process went away is `stopped`."""
     try:
         values = json.loads(_state_file().read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     known = {entry.name for entry in fields(Check)}
     check = Check(**{name: value for name, value in values.items() if name in known})
@@ -314,8 +314,12 @@ def _save(check: Check) -> None:
                 values[name] = [*value[:MOST_NAMED], f"… and {len(value) - MOST_NAMED:,} more."]
     path = _state_file()
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(values, indent=1))
-    aside.replace(path)
+    try:
+        aside.write_text(json.dumps(values, indent=1))
+        aside.replace(path)
+    except OSError as error:
+        # On a full disk or a store that is read-only the check goes on; only its page stays behind.
+        logger.warning("How far the check of the store is cannot be written to %s: %s", path, error.strerror)
 
 
 @contextmanager

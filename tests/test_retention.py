@@ -8,6 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from mirrors import retention
+from mirrors.blobs import StoreError
 from mirrors.digests import digest_of
 from mirrors.models import Bundle, BundleBlob, BundleSnapshot, RunStep, Snapshot, SyncRun
 from tests.kept import keep_build
@@ -184,6 +185,20 @@ def test_it_removes_old_runs_but_the_last_of_a_mirror(store, make_mirror, now, s
     assert retention.prune(now).runs == 1
     assert set(SyncRun.objects.values_list("pk", flat=True)) == {last.pk, young.pk}
     assert not SyncRun.objects.filter(pk=old.pk).exists()
+
+
+def test_a_store_that_refuses_does_not_keep_old_runs(store, make_mirror, now, settings, monkeypatch):
+    def refuse(*_):
+        raise StoreError("read-only", "The store cannot be written.")
+
+    mirror = make_mirror()
+    SyncRun.objects.create(
+        mirror=mirror, trigger="hand", settings_version=1, queued_at=now, finished_at=now - timedelta(days=4000)
+    )
+    monkeypatch.setattr(store, "remove_partials", refuse)
+    with pytest.raises(StoreError):
+        retention.prune(now, store)
+    assert not SyncRun.objects.exists()
 
 
 def test_it_removes_the_steps_of_older_runs_in_batches(store, make_mirror, now, settings, monkeypatch):

@@ -1,5 +1,6 @@
 """The store check: what it finds, what it does about it, and what it says."""
 
+import errno
 import os
 from datetime import timedelta
 
@@ -186,6 +187,16 @@ def test_a_long_list_is_cut_but_counted(data_dir):
     assert len(read.missing) == 51
     assert read.missing[-1] == "… and 20 more."
     assert read.headline() == "Of 80 files in the store, 70 missing."
+
+
+def test_a_full_disk_does_not_keep_the_check_from_finding_what_is_damaged(store, current, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    damage(store, current.layer_digest)
+    monkeypatch.setattr("mirrors.scrubbing.Path.write_text", full)
+    (run,) = scrubbing.scrub(by="ada", store=store)
+    assert run.trigger == "repair"
 
 
 def test_a_store_that_cannot_be_read_ends_the_check_with_a_sentence(store, current, monkeypatch):
