@@ -3,7 +3,6 @@
 With `sync_here` neither broker nor worker is needed. What it reports is a run made with the mirror's present settings.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from mirrors import runs, sync, wording
+from mirrors import runs, sync
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, SyncRun
 from mirrors.stopping import StopSignal
@@ -136,25 +135,3 @@ def _wait_for(run: SyncRun, stop: StopSignal) -> None:
         run.refresh_from_db()
         if not run.is_open or run.state == SyncRun.State.QUEUED:
             return
-
-
-class ProgressLine:
-    """A progress line on a terminal, redrawn from the run's row; silent elsewhere."""
-
-    def __init__(self, write: Callable[[str], object], is_terminal: bool) -> None:
-        self._write, self._is_terminal = write, is_terminal
-        self._last = 0.0
-
-    def show(self, run: SyncRun) -> None:
-        if not self._is_terminal or time.monotonic() - self._last < 0.5:
-            return
-        self._last = time.monotonic()
-        total = run.bytes_total or 0
-        width = 30
-        filled = int(width * min(1.0, run.bytes_done / total)) if total else 0
-        amount = wording.progress_text(run.bytes_done, total) if total else run.stage
-        self._write(f"\r\x1b[K{run.mirror.name} [{'#' * filled}{'.' * (width - filled)}] {amount}")
-
-    def clear(self) -> None:
-        if self._is_terminal:
-            self._write("\r\x1b[K")

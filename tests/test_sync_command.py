@@ -12,7 +12,7 @@ from django.db import connections
 from django.utils import timezone
 
 from mirrors import mirroring, runs, sync, syncing_here
-from mirrors.management.commands.sync import stopped_by_signals
+from mirrors.management.terminal import stopped_by_signals
 from mirrors.mirror_rules import SourceSpec
 from mirrors.mirroring import Settings
 from mirrors.models import Mirror, SyncRun

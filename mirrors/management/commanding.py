@@ -125,6 +125,14 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def password_from_stdin() -> str:
+    """One line, for scripts: an argument would stand in everybody's list of processes. Problem if there is none."""
+    password = sys.stdin.readline(8192).rstrip("\r\n")
+    if not password:
+        raise Problem("No password came on standard input.", WRONG_USAGE)
+    return password
+
+
 def add_names(parser: CommandParser, what: str = "mirrors; all of them if none is named") -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=what)
 

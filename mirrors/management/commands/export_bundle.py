@@ -2,9 +2,7 @@
 
 import os
 import secrets
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +15,10 @@ from django.utils import timezone
 from mirrors import exporting, wording
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
+from mirrors.management.terminal import ended_by_sigterm, redrawn
 from mirrors.models import Bundle
 
 PROFILES = {"full": "with install.sh and push.sh", "data": "no scripts", "cache": "a tar.gz of a Trivy cache directory"}
-DRAW_EVERY_SECONDS = 0.5
 
 
 class Command(PlainCommand):
@@ -68,19 +66,18 @@ class Command(PlainCommand):
                 raise ExportError(bundle.problem or f"{bundle.filename} could not be prepared.")
         progress = Progress(bundle.size_bytes)
         if output == "-":
-            exporting.write_to(bundle, sys.stdout.buffer, progress=progress)
+            with redrawn(progress.line):
+                exporting.write_to(bundle, sys.stdout.buffer, progress=progress.add)
             sys.stdout.buffer.flush()
             return "-"
         target = Path(output)
         if target.is_dir():
             target /= bundle.filename
         try:
-            with replaced(target) as file:
-                exporting.write_to(bundle, file, progress=progress)
+            with redrawn(progress.line), replaced(target) as file:
+                exporting.write_to(bundle, file, progress=progress.add)
         except OSError as error:
             raise Problem(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
-        finally:
-            progress.clear()
         return str(target)
 
 
@@ -99,44 +96,21 @@ def replaced(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, so that it clears up behind itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Progress:
-    """A line on a terminal; silent elsewhere."""
+    """Counts what was written, and says so in a line."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
-        self._began = self._drawn = time.monotonic()
-        self._draws = sys.stderr.isatty()
+        self._began = time.monotonic()
 
-    def __call__(self, size: int) -> None:
+    def add(self, size: int) -> None:
         self.done += size
-        if self._draws and time.monotonic() - self._drawn >= DRAW_EVERY_SECONDS:
-            self._drawn = time.monotonic()
-            rate = self.done / (self._drawn - self._began)
-            parts = [wording.progress_text(self.done, self.total), wording.rate_text(rate)]
-            parts.append(wording.time_left(self.done, self.total, rate))
-            sys.stderr.write("\r\x1b[K" + " · ".join(part for part in parts if part))
-            sys.stderr.flush()
 
-    def clear(self) -> None:
-        if self._draws:
-            sys.stderr.write("\r\x1b[K")
+    def line(self) -> str:
+        rate = self.done / max(time.monotonic() - self._began, 0.001)
+        parts = [wording.progress_text(self.done, self.total), wording.rate_text(rate)]
+        parts.append(wording.time_left(self.done, self.total, rate))
+        return " · ".join(part for part in parts if part)
 
 
 def as_json(bundle: Bundle, file: str) -> dict[str, Any]:

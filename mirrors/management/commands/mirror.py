@@ -1,8 +1,6 @@
 """`manage.py mirror list|add|edit|remove|test`: what the settings pages do, for scripts."""
 
-import sys
 from argparse import ArgumentParser
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,15 @@ from django.utils import timezone
 
 from mirrors import connections, mirror_rules, mirroring, wording
 from mirrors.connections import OutboundRefused, SourceReport
-from mirrors.management.commanding import FAILED, WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
+from mirrors.management.commanding import (
+    FAILED,
+    WRONG_USAGE,
+    PlainCommand,
+    Problem,
+    add_names,
+    mirrors_named,
+    password_from_stdin,
+)
 from mirrors.mirror_rules import LARGEST_CA, RuleBroken, SourceSpec
 from mirrors.mirroring import MirroringError, Settings, UnknownMirror
 from mirrors.models import Mirror
@@ -154,7 +160,7 @@ class Command(PlainCommand):
         }
         for limit in ("due", "stale", "expired"):
             if options[limit] is not None:
-                asked[limit] = duration(options[limit], limit)
+                asked[limit] = mirror_rules.checked_duration(options[limit], limit)
         if options["platforms"] is not None:
             asked["platforms"] = [name for text in options["platforms"] for name in text.split(",")]
         if options["referrers"] is not None:
@@ -174,17 +180,11 @@ class Command(PlainCommand):
                 raise Problem(OUTSIDE, WRONG_USAGE)
             return None
         ca_pem = read_ca(options["ca"]) if options["ca"] else ""
-        password = self.read_password() if options["password_stdin"] else ""
+        password = password_from_stdin() if options["password_stdin"] else ""
         return [
             SourceSpec(reference, options["insecure"], ca_pem, options["username"] or "", password)
             for reference in options["sources"]
         ]
-
-    def read_password(self) -> str:
-        password = sys.stdin.readline(8192).rstrip("\r\n")
-        if not password:
-            raise Problem("No password came on standard input.", WRONG_USAGE)
-        return password
 
 
 def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
@@ -226,10 +226,6 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--first", action="store_true", help="stands first in lists")
     place.add_argument("--after", metavar="NAME", help="stands behind this mirror in lists")
-
-
-def duration(text: str, setting: str) -> timedelta | None:
-    return mirror_rules.checked_duration(text, setting)
 
 
 def read_ca(path: str) -> str:

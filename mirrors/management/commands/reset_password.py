@@ -1,13 +1,12 @@
 """`manage.py reset_password NAME`: the way in for whoever is locked out and has the machine."""
 
-import sys
 from typing import Any
 
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from mirrors import people
-from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem
+from mirrors.management.commanding import PlainCommand, password_from_stdin
 
 
 class Command(PlainCommand):
@@ -24,11 +23,7 @@ class Command(PlainCommand):
         )
 
     def run(self, *, name: str, password_stdin: bool, administrator: bool, **_: Any) -> int:
-        given = ""
-        if password_stdin:
-            given = sys.stdin.readline(8192).rstrip("\r\n")
-            if not given:
-                raise Problem("No password came on standard input.", WRONG_USAGE)
+        given = password_from_stdin() if password_stdin else ""
         password = people.reset_password(
             name, password=given, by=self.who(), now=timezone.now(), administrator=administrator
         )

@@ -1,9 +1,5 @@
 """`manage.py scrub`: check every blob against its name and every row against its blob, here and now."""
 
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -12,10 +8,8 @@ from django.utils import timezone
 from mirrors import scrubbing, tasks, wording
 from mirrors.blobs import StoreError
 from mirrors.management.commanding import PlainCommand, Problem
-from mirrors.management.commands.sync import stopped_by_signals
+from mirrors.management.terminal import redrawn, stopped_by_signals
 from mirrors.stopping import StopSignal
-
-DRAW_EVERY_SECONDS = 0.5
 
 
 class Command(PlainCommand):
@@ -29,7 +23,7 @@ class Command(PlainCommand):
         if not scrubbing.ask(by=self.who(), now=timezone.now()):
             raise Problem("A check of the store is under way already. Its page says how far it is.")
         stop = StopSignal()
-        with stopped_by_signals(stop, self.who()), self.drawn():
+        with stopped_by_signals(stop, self.who()), redrawn(progress_line):
             runs = scrubbing.scrub(by=self.who(), stop=stop)
         for run in runs:
             tasks.send(tasks.sync_mirror, run.pk)
@@ -44,29 +38,12 @@ class Command(PlainCommand):
                 self.stdout.write(sentence)
         return 0 if check.is_clean else 1
 
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """A progress line on a terminal while the check runs."""
-        done = threading.Event()
 
-        def draw() -> None:
-            while not done.wait(DRAW_EVERY_SECONDS):
-                if (check := scrubbing.last_check()) is not None and check.bytes_total:
-                    progress = wording.progress_text(check.bytes_done, check.bytes_total)
-                    sys.stderr.write(f"\r\x1b[K{progress} · {wording.rate_text(check.rate_bytes)}")
-                    sys.stderr.flush()
-
-        if not sys.stderr.isatty():
-            yield
-            return
-        thread = threading.Thread(target=draw, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            sys.stderr.write("\r\x1b[K")
+def progress_line() -> str:
+    check = scrubbing.last_check()
+    if check is None or not check.bytes_total:
+        return ""
+    return f"{wording.progress_text(check.bytes_done, check.bytes_total)} · {wording.rate_text(check.rate_bytes)}"
 
 
 def as_json(check: scrubbing.Check) -> dict[str, Any]:

@@ -1,19 +1,17 @@
 """`manage.py sync`: bring mirrors up to date, in a worker or, with --wait, here."""
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.db import connections
 
-from mirrors import runs, syncing_here, tasks
+from mirrors import runs, syncing_here, tasks, wording
 from mirrors.management.commanding import PlainCommand, add_names, mirrors_named
+from mirrors.management.terminal import redrawn, stopped_by_signals
 from mirrors.models import SyncRun
 from mirrors.stopping import StopSignal
+
+BAR_WIDTH = 30
 
 
 class Command(PlainCommand):
@@ -45,47 +43,19 @@ class Command(PlainCommand):
             self.stderr.write("There is no enabled mirror. Add one: manage.py mirror add.")
         return 0 if all(report.is_good for report in reports) else 1
 
-    @contextmanager
-    def watch(self, run: SyncRun) -> Iterator[None]:
+    def watch(self, run: SyncRun) -> AbstractContextManager[None]:
         """A progress bar on a terminal while the run is made."""
-        if not sys.stderr.isatty():
-            yield
-            return
-        line = syncing_here.ProgressLine(sys.stderr.write, True)
-        done = threading.Event()
 
-        def draw() -> None:
-            while not done.wait(0.5):
-                present = SyncRun.objects.select_related("mirror").filter(pk=run.pk).first()
-                if present is not None:
-                    line.show(present)
-                    sys.stderr.flush()
-            connections.close_all()
+        def line() -> str:
+            present = SyncRun.objects.select_related("mirror").filter(pk=run.pk).first()
+            return progress_bar(present) if present is not None else ""
 
-        thread = threading.Thread(target=draw, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            line.clear()
+        return redrawn(line)
 
 
-@contextmanager
-def stopped_by_signals(stop: StopSignal, who: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the transfer; its run is closed as stopped and its partial file stays."""
-    before = {}
-
-    def pass_on(*_: object) -> None:
-        # From a thread of its own: the main thread may be interrupted while it holds the signal's lock.
-        threading.Thread(target=stop.set, args=(who,), daemon=True).start()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, pass_on)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def progress_bar(run: SyncRun) -> str:
+    """`trivy-db [####....] 3.1 of 6.2 MiB`; its stage while there are no bytes to count."""
+    total = run.bytes_total or 0
+    filled = int(BAR_WIDTH * min(1.0, run.bytes_done / total)) if total else 0
+    amount = wording.progress_text(run.bytes_done, total) if total else run.stage
+    return f"{run.mirror.name} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {amount}"
