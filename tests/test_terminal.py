@@ -17,15 +17,11 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def stderr(monkeypatch):
-    shown = Terminal()
-    monkeypatch.setattr("sys.stderr", shown)
+def test_a_line_is_redrawn_while_the_work_goes_on_and_cleared_at_its_end(monkeypatch):
+    stderr = Terminal()
+    # Not in a fixture: between setting up and the test itself pytest puts its own in place again.
+    monkeypatch.setattr("sys.stderr", stderr)
     monkeypatch.setattr(terminal, "REDRAW_SECONDS", 0.001)
-    return shown
-
-
-def test_a_line_is_redrawn_while_the_work_goes_on_and_cleared_at_its_end(stderr):
     drawn = threading.Semaphore(0)
 
     def line() -> str:
