@@ -96,9 +96,25 @@ def run(argv: list[str], env: Mapping[str, str], **more: object) -> float:
     return seconds
 
 
-def settle() -> None:
-    """Everything written before is on disk, so that nobody pays for somebody else's bytes."""
+def settle(patience: float = 15) -> None:
+    """Before a measurement: what was written is on disk, and nobody else is using the machine (or will not stop)."""
     os.sync()
+    deadline = time.monotonic() + patience
+    while _busy(0.25) > 0.1 and time.monotonic() < deadline:
+        pass
+
+
+def _busy(seconds: float) -> float:
+    """Part of all cores' time in which they worked (proc(5), stat: idle and iowait are the fourth and fifth)."""
+
+    def look() -> tuple[int, int]:
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    idle, everything = look()
+    time.sleep(seconds)
+    idle_then, everything_then = look()
+    return 1 - (idle_then - idle) / max(everything_then - everything, 1)
 
 
 class Peers:

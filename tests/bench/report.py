@@ -13,7 +13,7 @@ HEAD = """\
 
 `make bench` measures Airgap beside the tools that do parts of its work, on one machine in one run, and writes this
 file. Seconds say something about that machine only; what counts is the ratios. Every tool has its turn in every round,
-in changing order, and the medians are compared. Client and server share the machine's cores.
+in changing order, waits for an idle machine, and the medians are compared. Client and server share the machine's cores.
 """
 
 
