@@ -1,6 +1,6 @@
 """What a fetch needs and what it hands back: the run under way, its sources, and the content it found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -96,7 +96,7 @@ class Job:
     stop: StopSignal
     now: datetime
     timeouts: Timeouts = field(default_factory=lambda: TIMEOUTS)
-    failures: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
     retries: list[datetime] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
 
@@ -156,7 +156,7 @@ class Job:
             source.retry_at = self.now + timedelta(seconds=error.retry_after)
             self.retries.append(source.retry_at)
         self._write(source)
-        self.failures.append(sentence)
+        self.failures.append((source.host, sentence))
         self.story.fail(sentence, source=source.reference)
 
     def _write(self, source: Source) -> None:
@@ -167,8 +167,10 @@ class Job:
 
     def give_up(self) -> SyncFailed:
         """What to raise when no source was any good."""
-        reasons = self.failures or self.waiting or ["No source is set for this mirror; add one in its settings."]
-        return SyncFailed(" ".join(dict.fromkeys(reasons)), min(self.retries, default=None))
+        reasons = together(self.failures) or list(dict.fromkeys(self.waiting))
+        if not reasons:
+            reasons = ["No source is set for this mirror; add one in its settings."]
+        return SyncFailed(" ".join(reasons), min(self.retries, default=None))
 
     def refuse_future(self, source: Source, updated_at: datetime | None) -> None:
         """Raise Refused for content dated ahead of our clock: as the newest time known, it would age all the rest."""
@@ -183,6 +185,21 @@ class Job:
         """Raise before the first byte when the download would leave less than the reserve."""
         if byte_count:
             retention.require_room(byte_count, run_id=self.run.pk, store=self.store)
+
+
+def together(failures: Sequence[tuple[str, str]]) -> list[str]:
+    """What failed at several hosts in the same words is said once: `… The same for ghcr.io and docker.io.`
+
+    `failures` are (host, sentence) in the order they happened.
+    """
+    hosts_of: dict[str, dict[str, str]] = {}
+    for host, sentence in failures:
+        hosts_of.setdefault(sentence.replace(host, "\0"), {}).setdefault(host, sentence)
+    told = []
+    for sentences in hosts_of.values():
+        (_, first), *others = sentences.items()
+        told.append(first + (f" The same for {wording.joined([host for host, _ in others])}." if others else ""))
+    return told
 
 
 def _sentence(source: Source, error: Exception) -> str:
