@@ -262,7 +262,7 @@ def _reason(facts: Facts, cause: str, now: datetime) -> tuple[str, str]:
     if cause == LATE:
         return "Not tried on our side.", _late(facts, now)
     if cause == FAILING:
-        error = wording.first_sentence(facts.last_error)
+        error = wording.continued(wording.first_sentence(facts.last_error))
         return "Failing on our side.", f"our last {_attempts(facts)} failed" + (f": {error}" if error else "")
     if cause == SOURCE:
         return "A source lags.", _lag(facts, now)
@@ -332,8 +332,11 @@ def _courier(facts: Facts, now: datetime) -> str:
 
 
 def _when(facts: Facts, now: datetime, what: str) -> str:
+    """`Next check in 12 minutes`; `The next check is due now`. Empty for what is synced by hand only."""
     at = _next_at(facts)
-    return "" if at is None or facts.schedule_interval is None else f"{what} {wording.in_text(at, now)}"
+    if at is None or facts.schedule_interval is None:
+        return ""
+    return wording.plan_text(what, at, now)
 
 
 def _next_step(facts: Facts, state: str, cause: str, now: datetime) -> str:
@@ -362,7 +365,8 @@ def _next_step(facts: Facts, state: str, cause: str, now: datetime) -> str:
         return f"{_when(facts, now, 'Next check') or 'It is synced by hand only'}."
     if cause == UPSTREAM:
         return f"There is nothing to do but wait. {_when(facts, now, 'Next check') or 'It is synced by hand only'}."
-    return f"{_when(facts, now, 'The next sync asks every source') or 'Sync now asks every source'}."
+    plan = _when(facts, now, "Next sync")
+    return f"{plan}; it asks every source." if plan else "Sync now asks every source."
 
 
 def _detail(facts: Facts, reason: str, cause: str, next_step: str, now: datetime) -> str:
@@ -373,7 +377,7 @@ def _detail(facts: Facts, reason: str, cause: str, next_step: str, now: datetime
     has = f"Upstream has a build of {wording.short_utc(newer[0][0], now)}. " if newer else ""
     several = facts.last_success_at if facts.failures > 1 else None
     since = f", since {wording.short_utc(several, now)}," if several else ""
-    error = f": {facts.last_error.strip()}" if facts.last_error.strip() else "."
+    error = f": {wording.continued(facts.last_error.strip())}" if facts.last_error.strip() else "."
     return f"{has}Our last {_attempts(facts)}{since} failed{error} {next_step}"
 
 
@@ -386,8 +390,9 @@ def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = 
     `banner` is that of `clock_banner` and is passed through. The explanation is the worst mirror's.
     """
     if not verdicts:
-        first = "Import a bundle to begin." if side == ISOLATED else "Add a mirror to begin."
-        return Summary("Nothing is mirrored yet.", first, banner)
+        if side == ISOLATED:
+            return Summary("Nothing has come across yet.", "What this side holds comes in bundles.", banner)
+        return Summary("Nothing is mirrored yet.", "Add a mirror to begin.", banner)
     troubled = sorted(
         (verdict for verdict in verdicts if not verdict.is_fresh),
         key=lambda verdict: (verdict.look.rank, verdict.age or timedelta()),

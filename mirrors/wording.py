@@ -62,6 +62,12 @@ def first_sentence(text: str) -> str:
     return " ".join(text.split()).split(". ", 1)[0].rstrip(".")
 
 
+def continued(text: str) -> str:
+    """A sentence that goes on after a colon: a leading `The` is lowered, names keep their capital."""
+    first = text.split(" ", 1)[0]
+    return text[:1].lower() + text[1:] if first in ("The", "A", "An", "No", "Connecting") else text
+
+
 def _unit(age: timedelta) -> tuple[int, str, str] | None:
     for start, unit, short, long in _AGES:
         if age >= start:
@@ -117,6 +123,14 @@ def in_text(moment: datetime, now: datetime) -> str:
     if wait < HOUR:
         wait = -(-wait // MINUTE) * MINUTE
     return f"in {long_age(wait)}"
+
+
+def plan_text(what: str, moment: datetime, now: datetime) -> str:
+    """`Next check in 12 minutes`; `The next check is due now` once its moment has come."""
+    when = in_text(moment, now)
+    if when == "now" and what.startswith("Next "):
+        return f"The {what[:1].lower()}{what[1:]} is due now"
+    return f"{what} {when}"
 
 
 def utc_text(moment: datetime) -> str:

@@ -268,13 +268,24 @@ def test_failures_of_fresh_data_are_told_without_blame() -> None:
     assert verdict.detail == "Our last attempt failed: ghcr.io refused the connection. Next check in 12 minutes."
 
 
+def test_a_plan_whose_moment_has_come_is_due_now() -> None:
+    assert judge(facts(5 * HOUR, next_sync_at=NOW), NOW).next_step == "The next check is due now."
+    assert judge(facts(failures=1, next_sync_at=NOW), NOW).next_step == "The next try is due now."
+
+
+def test_an_error_goes_on_after_the_colon_with_a_small_letter() -> None:
+    verdict = judge(facts(failures=1, last_error="The name of ghcr.io is not known to DNS. Check it."), NOW)
+    assert verdict.reason == "Our last attempt failed: the name of ghcr.io is not known to DNS."
+    assert verdict.detail.startswith("Our last attempt failed: the name of ghcr.io is not known to DNS. Check it.")
+
+
 def test_source_names_who_lags_and_who_is_ahead() -> None:
     verdict = judge(facts(sources=LAGGING), NOW)
     assert verdict.sentence == (
         "The Java DB was built 4 days ago; mirror.gcr.io lags, while ghcr.io has a build of Thu 06:00 UTC."
     )
     assert verdict.reason.startswith("mirror.gcr.io lags")
-    assert verdict.next_step == "The next sync asks every source in 12 minutes."
+    assert verdict.next_step == "Next sync in 12 minutes; it asks every source."
 
 
 def test_a_newer_build_seen_at_a_source_is_enough_for_source() -> None:
@@ -564,7 +575,7 @@ def test_the_summary_names_two_and_counts_the_rest_worst_first() -> None:
 def test_the_summary_of_nothing_says_where_to_begin() -> None:
     assert summarize([]).headline == "Nothing is mirrored yet."
     assert summarize([]).explanation == "Add a mirror to begin."
-    assert summarize([], ISOLATED).explanation == "Import a bundle to begin."
+    assert summarize([], ISOLATED).headline == "Nothing has come across yet."
 
 
 def test_the_summary_before_the_first_sync() -> None:

@@ -101,6 +101,12 @@ def when(context: dict[str, Any], moment: datetime | None, missing: str = "") ->
 
 
 @register.simple_tag(takes_context=True)
+def plan(context: dict[str, Any], what: str, moment: datetime) -> SafeString:
+    """`Next sync in 12 minutes`, `The next sync is due now`; the UTC time in the tooltip."""
+    return time_element(moment, wording.plan_text(what, moment, _now(context)))
+
+
+@register.simple_tag(takes_context=True)
 def at(context: dict[str, Any], moment: datetime | None, missing: str = "") -> str | SafeString:
     """`06:31 UTC`, `Mon 01:14 UTC` or `10 Mar`, the full UTC time in the tooltip; `missing` for None."""
     if moment is None:

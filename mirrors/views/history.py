@@ -272,7 +272,9 @@ def told(run: SyncRun, now: datetime) -> tuple[str, str]:
     """The run in a sentence, and what stands under it: what was found, or what went wrong and what happens next."""
     what = wording.with_article(run.mirror.label)
     upcoming = run.mirror.next_sync_at
-    then = f" Next try {wording.in_text(upcoming, now)}." if upcoming and run.mirror.last_run_id == run.pk else ""
+    is_last = run.mirror.last_run_id == run.pk
+    then = f" {wording.plan_text('Next try', upcoming, now)}." if upcoming and is_last else ""
+    kept = " What was served before is still served." if run.mirror.current_id is not None else ""
     if run.state == State.QUEUED:
         return f"{wording.capitalized(what)} waits for a worker.", f"Queued {wording.ago_text(run.queued_at, now)}."
     if run.state == State.RUNNING:
@@ -284,7 +286,7 @@ def told(run: SyncRun, now: datetime) -> tuple[str, str]:
     if run.state == State.UNCHANGED:
         return f"Nothing new for {what}.", run.note or "A source still offers exactly what we hold."
     if run.state == State.FAILED:
-        return f"The sync of {what} failed.", f"{run.error} What was served before is still served.{then}"
+        return f"The sync of {what} failed.", f"{run.error}{kept}{then}"
     if run.state == State.CANCELLED:
         return (
             f"The sync of {what} was stopped.",
