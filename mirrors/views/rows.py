@@ -66,6 +66,7 @@ class Row:
     moving: Moving | None
     ended: str
     ended_state: str
+    ended_url: str
 
     def __getitem__(self, name: str) -> object:
         # A template looks for a key first; without this, every look-up begins with an exception.
@@ -123,6 +124,7 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
         moving=moving(run, now) if run is not None else None,
         ended=ended_text(ended) if ended is not None else "",
         ended_state=ended.state if ended is not None else "",
+        ended_url=run_url("run-detail", ended.pk) if ended is not None else "",
     )
 
 
@@ -199,17 +201,17 @@ def _rhythm(mirror: Mirror, now: datetime) -> SafeString:
     elif mirror.next_sync_at is None:
         parts.append("by hand only")
     elif settings.AIRGAP_SCHEDULE:
-        parts.append(f"next {_moment(mirror.next_sync_at, _wait(mirror.next_sync_at - now))}")
+        parts.append(_moment(mirror.next_sync_at, _wait(mirror.next_sync_at - now)))
     if mirror.is_held:
         parts.insert(0, "held")
     return SafeString(", ".join(parts))
 
 
 def _wait(wait: timedelta) -> str:
-    """`in 12 min`, rounded up to the minute as in the sentences; `now` below half a minute."""
+    """`next in 12 min`, rounded up to the minute as in the sentences; `due now` below half a minute."""
     if wait < timedelta(seconds=30):
-        return "now"
-    return f"in {wording.age_text(-(-wait // wording.MINUTE) * wording.MINUTE)}"
+        return "due now"
+    return f"next in {wording.age_text(-(-wait // wording.MINUTE) * wording.MINUTE)}"
 
 
 def _moment(moment: datetime, text: str, *, is_clock: bool = False) -> str:
@@ -232,7 +234,7 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
         hops.append(("confirmed", _moment(current.confirmed_at, f"{wording.age_text(age)} ago")))
     host = escape(host_of(current.source_reference))
     pulled = _moment(current.fetched_at, _clock(current.fetched_at, now), is_clock=True)
-    hops.append(("pulled", f'{pulled} <span title="{host}">from {host}</span>'))
+    hops.append(("pulled", f"{pulled} from {host}"))
     exported = standing.last_export_at
     hops.append(("exported", _moment(exported, _clock(exported, now), is_clock=True) if exported else "not yet"))
     return SafeString("".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in hops))
@@ -264,13 +266,14 @@ def _ruler(standing: Standing, now: datetime) -> SafeString:
 
 def _note(standing: Standing, current: Snapshot, now: datetime) -> str:
     """Under the ruler of what is judged by confirmation: whether upstream still has it, and its content's own date."""
-    parts = ["is what upstream has" if standing.verdict.is_fresh else "was what upstream had when last confirmed"]
+    words = "is what upstream has" if standing.verdict.is_fresh else "was what upstream had when last confirmed"
     date = current.updated_at or current.published_at
-    if date is not None:
-        what = "content of" if standing.mirror.asset.transport == "vex" else "published"
-        parts.append(f"{what} {wording.short_utc(date, now)}")
-    words = "; ".join(parts)
-    return f"{words}, version {current.version}" if current.version else words
+    if current.version:
+        return f"{words}: version {current.version}" + (f" of {wording.short_utc(date, now)}" if date else "")
+    if date is None:
+        return words
+    what = "content of" if standing.mirror.asset.transport == "vex" else "published"
+    return f"{words}; {what} {wording.short_utc(date, now)}"
 
 
 @lru_cache(maxsize=4096)

@@ -53,7 +53,7 @@ def test_a_row_shows_age_state_ruler_and_hops(as_operator, store, database):
     assert "trivy-db:2 · " in page
     assert f"<code>{snapshot.manifest_digest[7:17]}</code>" in page
     assert "<dt>built</dt>" in page
-    assert '<span title="ghcr.io">from ghcr.io</span>' in page
+    assert "</time> from ghcr.io</dd>" in page
     assert "<dt>exported</dt><dd>not yet</dd>" in page
     assert "Export everything current · " in page
 
