@@ -54,6 +54,10 @@ def login(request: HttpRequest) -> HttpResponse:
 def _login_page(request: HttpRequest, form: LoginForm, target: str, status: int) -> HttpResponse:
     # The path of the file is not told to strangers, only that there is one.
     first_time = people.first_password_file().exists()
+    if form.data.get("username"):
+        # The name stays; it is mostly the password that was mistyped.
+        form.fields["username"].widget.attrs.pop("autofocus", None)
+        form.fields["password"].widget.attrs["autofocus"] = True
     context = {"form": form, "next": target, "first_time": first_time}
     return render(request, "registration/login.html", context, status=status)
 

@@ -22,9 +22,9 @@ def store(request: PageRequest) -> HttpResponse:
     """The page; for htmx only the check, which is polled while it runs."""
     now = clock.trusted_now().now
     check = scrubbing.last_check()
-    context = {
+    context: dict[str, object] = {
         "now": now,
-        "section": "settings",
+        "section": "settings" if request.user.may_administer else "store",
         "check": check,
         "sentences": list(scrubbing.sentences(check)) if check else [],
     }

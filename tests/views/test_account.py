@@ -192,7 +192,9 @@ def test_a_given_password_is_changed_before_anything_else(client, viewer):
     for path in ("/", "/history/", "/settings/record/"):
         answer = client.get(path)
         assert answer.status_code == 302 and answer["Location"] == "/password/"
-    assert "password of your own" in client.get("/password/").text
+    page = client.get("/password/").text
+    assert "password of your own" in page
+    assert 'href="/history/"' not in page, "a link that leads back here is none"
     assert change(client).status_code == 302
     viewer.refresh_from_db()
     assert not viewer.must_change_password

@@ -33,6 +33,14 @@ def test_an_empty_store_says_what_it_will_show(as_operator, data_dir):
     assert "Check every blob now" in text
 
 
+def test_operators_find_it_in_the_navigation_and_viewers_do_not(client, operator, viewer):
+    for person, shown in ((operator, True), (viewer, False)):
+        client.force_login(person, backend="django.contrib.auth.backends.ModelBackend")
+        assert (f'<a href="{STORE}"' in client.get(reverse("mirrors:history")).content.decode()) is shown
+    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
+    assert f'<a href="{STORE}" aria-current="page">Store</a>' in client.get(STORE).content.decode()
+
+
 def test_it_names_who_holds_the_space(as_operator, store, make_mirror, now):
     keep_build(store, make_mirror(label="Vulnerability DB"), now - HOUR)
     scrubbing.scrub(by="otto", store=store)
