@@ -156,8 +156,10 @@ LEFT, TOP, RIGHT, BOTTOM = 48.0, 8.0, 8.0, 24.0
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 # A Monday, so that weekly ticks fall on Mondays.
 _ORIGIN = datetime(2024, 1, 1, tzinfo=UTC)
-_TIME_STEPS = tuple(_HOUR * n for n in (1, 2, 3, 6, 12)) + tuple(
-    _DAY * n for n in (1, 2, 7, 14, 28, 56, 91, 182, 365, 730)
+_TIME_STEPS = (
+    tuple(timedelta(minutes=n) for n in (2, 5, 15, 30))
+    + tuple(_HOUR * n for n in (1, 2, 3, 6, 12))
+    + tuple(_DAY * n for n in (1, 2, 7, 14, 28, 56, 91, 182, 365, 730))
 )
 _AGE_STEPS = (
     tuple(timedelta(minutes=n) for n in (1, 5, 15))
@@ -250,12 +252,12 @@ def _pieces(points: Sequence[tuple[datetime, datetime]], start: datetime, end: d
 
 
 def _time_ticks(start: datetime, end: datetime) -> list[tuple[datetime, str]]:
-    """At most eight, on whole hours, days or weeks of UTC; midnight is named by its date."""
+    """At most eight, on round minutes, hours, days or weeks of UTC; midnight is named by its date."""
     step = next((step for step in _TIME_STEPS if (end - start) / step <= 8), _TIME_STEPS[-1])
     moment = _ORIGIN + -((_ORIGIN - start) // step) * step
     ticks = []
     while moment <= end:
-        is_clock = step < _DAY and moment.hour
+        is_clock = step < _DAY and (moment.hour or moment.minute)
         date = moment.strftime("%b %Y") if step > 100 * _DAY else f"{moment.day} {moment.strftime('%b')}"
         ticks.append((moment, moment.strftime("%H:%M") if is_clock else date))
         moment += step

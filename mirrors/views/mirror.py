@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from mirrors import clock, plot, runs, snapshots, standing, tasks
-from mirrors.freshness import BUILT
+from mirrors.freshness import BUILT, FAILING
 from mirrors.models import BundleSnapshot, Mirror, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.snapshots import SnapshotError
@@ -52,6 +52,8 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
     mirror, verdict, run = found.mirror, found.verdict, found.open_run
     user = request.user
     kept = list(_kept(mirror))
+    # A failure then has a box of its own, with all its words.
+    told_below = bool(mirror.failures and mirror.last_error) and run is None
     return {
         "now": now,
         "mirror": mirror,
@@ -64,6 +66,8 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "last_export_at": found.last_export_at,
         "run": run,
         "moving": moving(run, now) if run is not None else None,
+        "told_below": told_below,
+        "reason": "" if told_below and verdict.cause == FAILING else verdict.reason,
         **_plots(mirror, kept, found, now),
         "snapshots": kept,
         "sources": [_source(source, now) for source in mirror.sources.all()],
