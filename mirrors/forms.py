@@ -181,7 +181,9 @@ class MirrorForm(forms.Form):
         widget=forms.TextInput(attrs={"spellcheck": "false"}),
     )
     with_referrers = forms.BooleanField(
-        label="With what refers to it", required=False, help_text="Signatures, SBOMs and attestations."
+        label="Signatures, SBOMs and attestations too",
+        required=False,
+        help_text="Whatever the registry lists as referring to it.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput, max_length=40)
 
@@ -221,7 +223,7 @@ class MirrorForm(forms.Form):
         own = wording.every_text(kind.check_every)
         schedule = self.fields["schedule"]
         schedule.help_text = (
-            f"Empty: {own}. Or 90m, 6h, 1d; five cron fields in UTC, such as 30 5 * * * for every day at 05:30; "
+            f'Empty: {own}. Or 90m, 6h, 1d; five cron fields in UTC, such as "30 5 * * *" for every day at 05:30; '
             "or manual."
         )
         schedule.widget.attrs["placeholder"] = compact(kind.check_every)

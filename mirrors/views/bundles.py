@@ -118,6 +118,7 @@ def bundles(request: PageRequest) -> HttpResponse:
     seen = blake2b(listed.encode(), digest_size=8).hexdigest()
     polled = {
         "listed": listed,
+        "has_bundles": bool(rows),
         "moving": any(row.moving for row in rows),
         "poll_url": f"{reverse('mirrors:bundles')}?page={page.number}&seen={seen}",
     }
@@ -158,7 +159,7 @@ def _standing(snapshots: list[Snapshot], now: datetime) -> Standing:
     if not snapshots:
         return Standing(
             "There is nothing to export yet.",
-            "As soon as a database was synced, it can be taken from here in one file.",
+            "As soon as a database is here, it can be taken from here in one file.",
             (),
         )
     rows = BundleSnapshot.objects.filter(
