@@ -118,6 +118,12 @@ def test_a_reset_password_lets_a_locked_out_person_in_again(administrator, rf, n
     assert person == administrator and person.must_change_password
 
 
+def test_whoever_is_deactivated_may_do_nothing(operator, administrator):
+    assert operator.may_operate and administrator.may_operate and administrator.may_administer
+    operator.is_active = administrator.is_active = False
+    assert not (operator.may_operate or administrator.may_operate or administrator.may_administer)
+
+
 def test_a_reset_can_make_an_active_administrator(viewer, now):
     User.objects.update(is_active=False)
     people.reset_password("vera", password="a long enough one", by="the command line", now=now, administrator=True)

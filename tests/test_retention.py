@@ -1,6 +1,7 @@
 """What is kept, what goes, and what is said when there is no room."""
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -150,6 +151,21 @@ def test_it_leaves_files_alone_while_a_sync_puts_blobs_in_place(store, db, monke
     assert pruned.sentence() == (
         "Nothing had to go. A sync is under way; files that nothing refers to go with the next pass."
     )
+
+
+def test_it_keeps_a_blob_that_got_a_row_after_it_was_chosen(store, make_mirror, later, monkeypatch):
+    mirror = make_mirror()
+    (snapshot,) = builds(store, mirror, 1, later)
+    digest = store.put(b"chosen, and then part of a bundle")
+
+    @contextmanager
+    def a_bundle_comes_first(store):
+        make_bundle(snapshot, expires_at=later + HOUR, blob=digest)
+        yield True
+
+    monkeypatch.setattr(retention, "_alone", a_bundle_comes_first)
+    assert retention.prune(later).blobs == 0
+    assert store.has(digest)
 
 
 def test_nothing_to_prune_is_said(store, db):

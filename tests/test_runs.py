@@ -77,6 +77,19 @@ def test_a_closed_run_can_no_longer_be_written(mirror, now):
     assert (run.state, run.bytes_done) == (State.CANCELLED, 0)
 
 
+def test_a_lease_holds_no_longer_once_another_worker_has_the_run(mirror, now):
+    run, _ = ask(mirror, now)
+    former = runs.claim(run.pk, now=now)
+    runs.put_back(former)
+    present = runs.claim(run.pk, now=now)
+    assert former.write(bytes_done=5) is False
+    with pytest.raises(runs.LeaseLost):
+        runs.close(former, State.SUCCEEDED, now=now)
+    assert present.write(bytes_done=7) is True
+    run.refresh_from_db()
+    assert (run.state, run.bytes_done) == (State.RUNNING, 7)
+
+
 def test_stopping_aborts_the_transfer_of_this_process_at_once(mirror, now):
     run, _ = ask(mirror, now)
     runs.claim(run.pk, now=now)
