@@ -28,6 +28,7 @@ def command(shell: str) -> list[str]:
 
 def run(folder: Path, *arguments: object, shell: str = "sh", path: str = "", **options) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PATH": path or f"{tools(folder)}", "TMPDIR": str(folder.parent)}
+    environment["HOME"] = environment["XDG_DATA_HOME"] = str(folder.parent / "home")
     return subprocess.run(
         [*command(shell), str(folder / "install.sh"), *map(str, arguments)],
         capture_output=True,
@@ -215,6 +216,17 @@ class TestFilling:
     def test_a_repository_yaml_is_not_touched(self, bundle: Path, cache: Path, tmp_path: Path) -> None:
         run(bundle, cache)
         assert not list(tmp_path.rglob("repository.yaml"))
+
+    @pytest.mark.parametrize(("name", "told"), [("default", False), ('"default"', False), ("vexhub", True)])
+    def test_it_says_what_a_repository_yaml_lacks(self, maker, cache: Path, name: str, told: bool) -> None:
+        bundle = maker.unpacked([samples.vex(maker.store)])
+        present = bundle.parent / "home/.trivy/vex/repository.yaml"
+        present.parent.mkdir(parents=True)
+        present.write_text(f"repositories:\n  - name: {name}\n    url: https://vex.example\n    enabled: true\n")
+        before = present.read_bytes()
+        done = run(bundle, cache)
+        assert present.read_bytes() == before
+        assert ("- name: default" in done.stdout) is told
 
 
 class TestChecks:

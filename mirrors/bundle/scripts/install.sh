@@ -247,8 +247,14 @@ prepare_vex() { # NUMBER PATH
     write "$target/cache.json" "{\"UpdatedAt\":\"$now\",\"ETags\":{}}"
     updated=$(fact "$1" updated_at)
     told="$told$newline  $2:${updated:+ updated $updated}"
-    [ "${2##*/}" = default ] && [ -z "$base" ] ||
+    { [ "${2##*/}" = default ] && [ -z "$base" ] && default_is_known; } ||
         vex_entries="$vex_entries$newline    - name: ${2##*/}$newline      url: ${base:-https://airgap.invalid/${2##*/}}$newline      enabled: true"
+}
+
+# Where there is no repository.yaml, Trivy makes one that names "default"; one that is there may not.
+default_is_known() {
+    yaml=${XDG_DATA_HOME:-${HOME:-}}/.trivy/vex/repository.yaml
+    [ ! -f "$yaml" ] || grep -Eq "^[ -]*name: *[\"']?default[\"']? *\$" "$yaml"
 }
 
 # Sets slot and slot_reason.
