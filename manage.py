@@ -16,6 +16,8 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as problem:
         sys.exit(complain(str(problem)))
+    except KeyboardInterrupt:
+        sys.exit(complain("Stopped."))
     except Exception as fault:
         if not asks_for_freshness() or "--traceback" in sys.argv:
             raise

@@ -15,14 +15,15 @@ MANAGE = Path(__file__).parent.parent / "manage.py"
 def shell(tmp_path):
     """shell("sync", "--json", AIRGAP_SIDE="odd") -> (status, stdout, stderr) of a process of its own."""
 
-    def call(*words, python=(sys.executable,), **environment):
+    def call(*words, python=(sys.executable,), stdout=subprocess.PIPE, **environment):
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("AIRGAP_", "DATABASE", "DJANGO"))
         }
         done = subprocess.run(
             [*python, str(MANAGE), *words],
             env=kept | {"AIRGAP_DATA_DIR": str(tmp_path / "data")} | environment,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=60,
         )
@@ -77,3 +78,13 @@ def test_monitoring_never_reads_a_crash_as_an_age(shell):
     status, out, err = shell("freshness", "--json", DJANGO_SETTINGS_MODULE="nowhere")
     assert (status, json.loads(out)) == (3, [])
     assert "Could not tell" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("command", "expected"), [("freshness", 3), ("mirror", 1)])
+def test_an_output_that_cannot_be_written_is_a_sentence(shell, tmp_path, command, expected):
+    shell("migrate")
+    with open("/dev/full", "w") as full:
+        status, _, err = shell(command, *(["list"] if command == "mirror" else []), "--json", stdout=full)
+    assert status == expected
+    assert "No space left on device" in err

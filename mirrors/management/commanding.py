@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,6 +77,9 @@ class PlainCommand(BaseCommand):
             status = self.complain(database_trouble(error), self.fault_status, options)
         except KeyboardInterrupt:
             status = self.complain("Stopped.", FAILED, options)
+        except OSError as error:
+            logger.debug("system", exc_info=True)
+            status = self.complain(f"The system refused: {error}.", self.fault_status, options)
         except Exception as fault:
             if options.get("traceback"):
                 raise
@@ -92,7 +96,8 @@ class PlainCommand(BaseCommand):
         """The sentence on stderr; with --json still a list on stdout."""
         self.stderr.write(sentence)
         if options.get("json"):
-            self.print_json([])
+            with suppress(OSError):  # a full disk or a closed pipe may be what the sentence is about
+                self.print_json([])
         return status
 
     def print_json(self, objects: Iterable[dict[str, Any]]) -> None:
