@@ -7,16 +7,17 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 def operator_required(view: View) -> View:
     """Operators and administrators; others get 403. Login itself is required by middleware."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not getattr(request.user, "may_operate", False):
             raise PermissionDenied("Only operators and administrators may do this.")
         return view(request, *args, **kwargs)
@@ -28,7 +29,7 @@ def administrator_required(view: View) -> View:
     """Administrators only; others get 403."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not getattr(request.user, "may_administer", False):
             raise PermissionDenied("Only administrators may do this.")
         return view(request, *args, **kwargs)

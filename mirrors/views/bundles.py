@@ -1,6 +1,5 @@
 """Bundles: everything current in one click, a choice of databases, the list of what was made, and one bundle's page."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Snapshot
 from mirrors.views.access import address_of, operator_required
 from mirrors.views.page import PageRequest
 from mirrors.views.sending import bundle_download
+from mirrors.views.tables import csv_answer
 
 __all__ = ["bundle_create", "bundle_delete", "bundle_detail", "bundle_download", "bundles", "bundles_csv"]
 
@@ -190,43 +190,24 @@ def _last_export(last: Export | None, now: datetime) -> str:
 @require_safe
 def bundles_csv(request: PageRequest) -> StreamingHttpResponse:
     """Every bundle, newest first, one row each."""
-    answer = StreamingHttpResponse(_csv_lines(), content_type="text/csv; charset=utf-8")
-    answer["Content-Disposition"] = 'attachment; filename="airgap-bundles.csv"'
-    return answer
+    return csv_answer("airgap-bundles.csv", CSV_COLUMNS, _csv_rows())
 
 
-class _Line:
-    """What csv.writer writes to: the line is handed back."""
+CSV_COLUMNS = (
+    "bundle", "file", "form", "state", "made_at", "made_by", "size_bytes", "sha256", "contents", "exports",
+    "first_exported_at", "last_exported_by", "kept_until", "expired_at",
+)  # fmt: skip
 
-    def write(self, text: str) -> str:
-        return text
 
-
-def _csv_lines() -> Iterator[str]:
-    writer = csv.writer(_Line())
-    yield writer.writerow(
-        ["bundle", "file", "form", "state", "made_at", "made_by", "size_bytes", "sha256", "contents", "exports",
-         "first_exported_at", "last_exported_by", "kept_until", "expired_at"]
-    )  # fmt: skip
+def _csv_rows() -> Iterator[Sequence[object]]:
     for bundle in Bundle.objects.prefetch_related("contents", "exports").iterator(chunk_size=500):
         exports = list(bundle.exports.all())
         contents = " ".join(f"{row.mirror_name}@{row.digest}" for row in bundle.contents.all())
-        cells = [
-            bundle.pk, bundle.filename, bundle.profile, row_of(bundle).word.lower(), _stamp(bundle.created_at),
+        yield (
+            bundle.pk, bundle.filename, bundle.profile, row_of(bundle).word.lower(), bundle.created_at,
             bundle.created_by_name, bundle.size_bytes, bundle.sha256, contents, len(exports),
-            _stamp(bundle.first_exported_at), exports[0].by if exports else "", _stamp(bundle.expires_at),
-            _stamp(bundle.expired_at),
-        ]  # fmt: skip
-        yield writer.writerow([_harmless(cell) for cell in cells])
-
-
-def _stamp(moment: datetime | None) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
-
-
-def _harmless(cell: object) -> object:
-    """A spreadsheet takes text that begins like this for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+            bundle.first_exported_at, exports[0].by if exports else None, bundle.expires_at, bundle.expired_at,
+        )  # fmt: skip
 
 
 # Making

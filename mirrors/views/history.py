@@ -1,7 +1,6 @@
 """History: every run, filtered by links in the URL, and the page that tells one run's story."""
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlencode
@@ -22,6 +21,7 @@ from mirrors.views.access import operator_required
 from mirrors.views.dashboard import row
 from mirrors.views.page import PageRequest, live_page
 from mirrors.views.rows import moving
+from mirrors.views.tables import csv_answer
 
 PAGE = 50
 CSV_CHUNK = 2000
@@ -182,11 +182,7 @@ def history_csv(request: PageRequest) -> StreamingHttpResponse:
     chosen = Filters.read(request.GET)
     everything = Filters(chosen.database, chosen.outcome, chosen.who, chosen.day)
     name = f"airgap-runs-{timezone.now():%Y%m%dT%H%M%SZ}.csv"
-    return StreamingHttpResponse(
-        csv_lines(everything.runs().select_related("mirror")),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    return csv_answer(name, CSV_COLUMNS, csv_rows(everything.runs().select_related("mirror")))
 
 
 CSV_COLUMNS = (
@@ -195,51 +191,18 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-class _Echo:
-    """A file that hands back what is written to it."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def csv_lines(rows: QuerySet[SyncRun]) -> Iterator[str]:
-    """Lines of CSV, read in chunks by key so that no transaction stays open while somebody downloads slowly."""
-    writer = csv.writer(_Echo())
-    yield writer.writerow(CSV_COLUMNS)
+def csv_rows(found: QuerySet[SyncRun]) -> Iterator[Sequence[object]]:
+    """Read in chunks by key, so that no transaction stays open while somebody downloads slowly."""
     last: int | None = None
-    while chunk := list((rows if last is None else rows.filter(pk__lt=last))[:CSV_CHUNK]):
+    while chunk := list((found if last is None else found.filter(pk__lt=last))[:CSV_CHUNK]):
         last = chunk[-1].pk
         for run in chunk:
-            yield writer.writerow(_csv_row(run))
-
-
-def _csv_row(run: SyncRun) -> list[object]:
-    took = run.duration
-    return [
-        run.pk,
-        run.mirror.name,
-        run.state,
-        run.trigger,
-        inert(run.requested_by),
-        _time(run.queued_at),
-        _time(run.started_at),
-        _time(run.finished_at),
-        "" if took is None else f"{took.total_seconds():.1f}",
-        inert(run.source_reference),
-        run.bytes_downloaded,
-        run.requests,
-        inert(run.error),
-        inert(run.note),
-    ]
-
-
-def inert(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            took = run.duration
+            yield (
+                run.pk, run.mirror.name, run.state, run.trigger, run.requested_by, run.queued_at, run.started_at,
+                run.finished_at, None if took is None else f"{took.total_seconds():.1f}", run.source_reference,
+                run.bytes_downloaded, run.requests, run.error, run.note,
+            )  # fmt: skip
 
 
 @require_safe
