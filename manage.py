@@ -16,8 +16,6 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as problem:
         sys.exit(complain(str(problem)))
-    except KeyboardInterrupt:
-        sys.exit(complain("Stopped."))
     except Exception as fault:
         if not asks_for_freshness() or "--traceback" in sys.argv:
             raise
@@ -37,4 +35,7 @@ def complain(sentence: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(complain("Stopped."))
