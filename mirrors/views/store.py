@@ -66,9 +66,8 @@ def store_scrub(request: PageRequest) -> HttpResponse:
     by = request.user.get_username()
     if scrubbing.ask(by=by, now=timezone.now(), address=address_of(request)):
         if not tasks.send(tasks.scrub, by):
-            messages.warning(
-                request, "No worker could be woken: the broker does not answer. Try again when it is back."
-            )
+            problem = "No worker could be woken: the broker does not answer. Try again when it is back."
+            scrubbing.withdraw(problem, by=by, now=timezone.now())
     else:
         messages.info(request, "A check is under way already.")
     return redirect("mirrors:store")

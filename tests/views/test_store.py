@@ -76,7 +76,9 @@ def test_the_button_wakes_a_worker_and_is_on_record(as_operator, data_dir, sent)
 
 def test_a_broker_that_is_away_is_said(as_operator, data_dir, monkeypatch):
     monkeypatch.setattr("mirrors.tasks.send", lambda *args: False)
-    assert "No worker could be woken" in as_operator.post(SCRUB, follow=True).content.decode()
+    text = as_operator.post(SCRUB, follow=True).content.decode()
+    assert text.count("No worker could be woken") == 1
+    assert "waits for a worker" not in text and 'hx-trigger="every 2s"' not in text
 
 
 def test_a_second_click_does_not_start_a_second_check(as_operator, data_dir, sent):
