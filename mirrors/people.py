@@ -150,6 +150,12 @@ def change_own_password(person: User, password: str, *, now: datetime, address: 
     _forget_first_password(person.username)
 
 
+def record_failed_login(username: str, *, locked_out: bool, now: datetime, detail: str = "", address: str = "") -> None:
+    """Write down that somebody did not get in. Names of nobody are left out: people type their password there."""
+    name = username if User.objects.filter(username=username).exists() else "(no such user)"
+    record.write(name, "login locked" if locked_out else "login failed", name, detail, address, at=now)
+
+
 def first_password_file() -> Path:
     """Where the first administrator's random password stands until it is changed."""
     return Path(settings.AIRGAP_DATA_DIR) / "admin-password"

@@ -63,13 +63,14 @@ def _login_page(request: HttpRequest, form: LoginForm, target: str, status: int)
 
 
 def _record_failure(request: HttpRequest, username: str) -> None:
-    """Names of nobody are not written down: people type their password there."""
-    known = User.objects.filter(username=username).exists()
     failures = getattr(request, "axes_failures_since_start", None)
-    detail = f"{failures} in a row" if failures and failures > 1 else ""
-    action = "login locked" if getattr(request, "axes_locked_out", False) else "login failed"
-    name = username if known else "(no such user)"
-    record.write(name, action, name, detail, address_of(request), at=timezone.now())
+    people.record_failed_login(
+        username,
+        locked_out=getattr(request, "axes_locked_out", False),
+        now=timezone.now(),
+        detail=f"{failures} in a row" if failures and failures > 1 else "",
+        address=address_of(request),
+    )
 
 
 @require_POST

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_safe
 
-from mirrors import exporting, record
+from mirrors import exporting, people
 from mirrors.blobs import StoreError
 from mirrors.bundle.contents import BundleError
 from mirrors.exporting import ExportError, File
@@ -112,7 +112,13 @@ def _person(request: HttpRequest) -> User | None:
     username, password = credentials
     user = authenticate(request, username=username, password=password)
     if not isinstance(user, User):
-        _record_failure(request, username)
+        people.record_failed_login(
+            username,
+            locked_out=getattr(request, "axes_locked_out", False),
+            now=timezone.now(),
+            detail="for a bundle, by HTTP Basic",
+            address=address_of(request),
+        )
         return None
     if user.must_change_password:
         raise PermissionDenied("Sign in with a browser first and choose a password of your own.")
@@ -131,14 +137,6 @@ def _basic(header: str) -> tuple[str, str] | None:
     # No longer than a name can be: failed logins are counted by name, in a column.
     is_name = 0 < len(username) <= 150 and "\0" not in username
     return (username, password) if colon and is_name else None
-
-
-def _record_failure(request: HttpRequest, username: str) -> None:
-    known = User.objects.filter(username=username).exists()
-    action = "login locked" if getattr(request, "axes_locked_out", False) else "login failed"
-    # Names of nobody are not written down: people type their password there.
-    name = username if known else "(no such user)"
-    record.write(name, action, name, "for a bundle, by HTTP Basic", address_of(request), at=timezone.now())
 
 
 def _ask_who(request: HttpRequest) -> HttpResponseBase:

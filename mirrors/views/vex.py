@@ -1,6 +1,5 @@
 """VEX repositories as Trivy asks for them: no login, for scanners have none, and no ETag.
 
-
 Trivy before 0.73 deletes its copy of the repository on a 304.
 """
 
