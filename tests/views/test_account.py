@@ -58,6 +58,10 @@ def test_after_too_many_failures_even_the_right_password_waits(client, administr
     assert [action for _, action, _ in told()] == ["login failed", "login failed", "login locked", "login locked"]
 
 
+def test_ten_failures_are_too_many_where_nothing_else_was_set(client, administrator):
+    assert [log_in(client, password="wrong").status_code for _ in range(10)] == [422] * 9 + [429]
+
+
 def test_a_lock_is_for_one_name_and_one_address(client, administrator, viewer, settings):
     settings.AXES_FAILURE_LIMIT = 2
     for _ in range(3):

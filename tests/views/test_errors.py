@@ -62,3 +62,24 @@ def test_no_template_has_inline_script_or_style():
         for found in re.finditer(r'\sstyle="|<style|<script(?! src=)|\son[a-z]+="|https?://', path.read_text())
     ]
     assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/", 200), ("/history.csv", 200), ("/nowhere", 404), ("/settings/people/", 403), ("/logout/", 405),
+     ("/?a=%00", 400), ("/vex/none/.well-known/vex-repository.json", 404), ("/healthz", 503)],
+)  # fmt: skip
+def test_every_answer_forbids_what_comes_from_elsewhere(as_viewer, path, status, monkeypatch):
+    monkeypatch.setattr("mirrors.health.faults", lambda: ["broker"])
+    response = as_viewer.get(path)
+    assert response.status_code == status
+    rules = dict(rule.split(" ", 1) for rule in response["Content-Security-Policy"].split("; "))
+    # Scripts, styles, fonts and connections fall back to the default: nothing may loosen them.
+    assert rules == {
+        "default-src": "'self'", "base-uri": "'none'", "form-action": "'self'", "frame-ancestors": "'none'",
+        "object-src": "'none'", "img-src": "'self' data:",
+    }  # fmt: skip
+
+
+def test_the_login_page_has_the_same_policy(client):
+    assert client.get(reverse("mirrors:login"))["Content-Security-Policy"].startswith("default-src 'self';")
