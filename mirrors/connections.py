@@ -5,9 +5,10 @@ answers while the host it sends blobs from is blocked.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -17,19 +18,21 @@ from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Source
 from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import Hop, RegistryError
-from mirrors.registry.http import fetch_url, probe_url
+from mirrors.registry.http import probe_url, read_url
 from mirrors.registry.manifests import Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
 from mirrors.registry.transport import Connection, Listener, Timeouts
 from mirrors.secrets import SecretError
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.rules import RuleError, check_manifest
-from mirrors.trivy.vex import VexError, parse_repository, parse_source
+from mirrors.trivy.vex import MANIFEST_LIMIT, VexError, parse_repository, parse_source
+
+Place = TypeVar("Place")
+Found = TypeVar("Found")
 
 # A person waits for the answer.
 TEST_TIMEOUTS = Timeouts(connect=5, read=8, attempts=2, source_seconds=25, longest_retry_after=2)
 AT_ONCE = 4
-MANIFEST_LIMIT = 1024 * 1024
 MOST_ARCHIVES = 5
 
 # Hosts that a source sends its bytes from, or asks for a login at, as their operators document them: Trivy's
@@ -111,6 +114,19 @@ def for_url(connection: Connection, reference: str, url: str) -> Connection:
     return connection
 
 
+def first_found(places: Iterable[Place], fetch: Callable[[Place], Found], reference: str) -> Found:
+    """What `fetch` makes of the first of a VEX source's places that exists. RegistryError where none does."""
+    refusal: RegistryError | None = None
+    for place in places:
+        try:
+            return fetch(place)
+        except RegistryError as error:
+            if error.code != "not-found":
+                raise
+            refusal = refusal or error
+    raise refusal or VexError("source", f"{reference} names no archive.")
+
+
 def reference_of(source: Source, mirror: Mirror) -> Reference:
     """The OCI reference of a source; without a tag it has the kind's own."""
     return Reference.parse(source.reference, default_tag=mirror.asset.default_tag or None)
@@ -151,19 +167,6 @@ def try_mirror(
     trials = [_Trial(mirror, source, stop, timeouts) for source in mirror.sources.order_by("position")]
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         return list(pool.map(_Trial.report, trials))
-
-
-@dataclass
-class _Memory:
-    """A sink for a small document."""
-
-    data: bytearray = field(default_factory=bytearray)
-
-    def write(self, chunk: bytes) -> None:
-        self.data += chunk
-
-    def restart(self) -> None:
-        self.data.clear()
 
 
 class _Trial:
@@ -249,9 +252,7 @@ class _Trial:
     def _child(self, reference: Reference, index: Manifest) -> Reference:
         """One manifest of an index: of a chosen platform if there is one, else the first."""
         for child in index.manifests:
-            platform = child.platform or {}
-            name = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if platform.get(key))
-            if name in self.platforms:
+            if child.platform_name in self.platforms:
                 return reference.at(child.digest)
         if not index.manifests:
             raise ManifestError("malformed", "The index names no manifest.")
@@ -263,17 +264,15 @@ class _Trial:
         place = parse_source(self.reference)
         if place.form != "base":
             return self._ask_archive([location.fetch_url for location in place.candidates], connection)
-        sink = _Memory()
-        answer = fetch_url(
+        raw, answer = read_url(
             place.manifest_url,
             self._for_url(connection, place.manifest_url),
-            sink,
             stop=self.stop,
             timeouts=self.timeouts,
             limit=MANIFEST_LIMIT,
         )
         self.hops += answer.hops
-        repository = parse_repository(bytes(sink.data))
+        repository = parse_repository(raw)
         urls = [
             location.fetch_url
             for version in repository.versions
@@ -288,17 +287,12 @@ class _Trial:
 
     def _ask_archive(self, urls: Sequence[str], connection: Connection) -> str:
         """The first candidate that exists; the manifest lies inside and is read at a sync."""
-        refusal: RegistryError | None = None
-        for url in urls:
-            try:
-                self.hops += self._probe(url, connection)
-            except RegistryError as error:
-                if error.code != "not-found":
-                    raise
-                refusal = refusal or error
-                continue
+
+        def probe(url: str) -> str:
+            self.hops += self._probe(url, connection)
             return f"archive {urlsplit(url).path.rpartition('/')[2]}"
-        raise refusal or VexError("source", f"{self.reference} names no archive.")
+
+        return first_found(urls, probe, self.reference)
 
     def _probe(self, url: str, connection: Connection) -> list[Hop]:
         return probe_url(url, self._for_url(connection, url), stop=self.stop, timeouts=self.timeouts)

@@ -19,7 +19,7 @@ from mirrors.digests import DigestError, digest_of, short
 from mirrors.job import Fetched, Job, KeptBlob, Outcome, Refused
 from mirrors.models import LayerFacts, SnapshotBlob, Source
 from mirrors.registry.client import RegistryClient
-from mirrors.registry.errors import RegistryError, clean
+from mirrors.registry.errors import RegistryError
 from mirrors.registry.manifests import Descriptor, Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
 from mirrors.secrets import SecretError
@@ -280,7 +280,7 @@ def _everything(
             if part.is_index:
                 raise Refused(f"{reference} is an index of indexes, which is not mirrored. Name one of them by digest.")
             raws.append(part.raw)
-            blobs += [_kept(part, Role.MANIFEST, {"platform": _platform(child)}), *_parts(part)]
+            blobs += [_kept(part, Role.MANIFEST, {"platform": child.platform_parts}), *_parts(part)]
             _refuse_too_much(reference, blobs, raws)
     if job.mirror.with_referrers:
         for part in _referrers(client, reference, manifest):
@@ -300,25 +300,15 @@ def _refuse_too_much(reference: Reference, blobs: list[KeptBlob], raws: list[byt
 
 def _chosen(job: Job, index: Manifest) -> list[Descriptor]:
     wanted = {str(name) for name in job.mirror.platforms}
-    chosen = [child for child in index.manifests if not wanted or _platform_name(child) in wanted]
+    chosen = [child for child in index.manifests if not wanted or child.platform_name in wanted]
     if not chosen:
-        offered = ", ".join(sorted({_platform_name(child) for child in index.manifests})) or "none"
+        offered = ", ".join(sorted({child.platform_name for child in index.manifests})) or "none"
         raise Refused(f"None of the platforms chosen ({', '.join(sorted(wanted))}) is offered; there are: {offered}.")
     if len(chosen) > MOST_CHILDREN:
         raise Refused(
             f"The index names {len(chosen)} manifests; at most {MOST_CHILDREN} are mirrored. Choose platforms."
         )
     return chosen
-
-
-def _platform(child: Descriptor) -> dict[str, object]:
-    """What tells platforms apart, fit to be kept."""
-    platform = child.platform or {}
-    return {key: clean(str(platform[key]), 60) for key in ("os", "architecture", "variant") if platform.get(key)}
-
-
-def _platform_name(child: Descriptor) -> str:
-    return "/".join(str(part) for part in _platform(child).values())
 
 
 def _referrers(client: RegistryClient, reference: Reference, manifest: Manifest) -> Iterator[Manifest]:
@@ -339,8 +329,7 @@ def _parts(manifest: Manifest) -> list[KeptBlob]:
 
 
 def _blob(descriptor: Descriptor, role: str) -> KeptBlob:
-    title = str(descriptor.annotations.get("org.opencontainers.image.title", ""))[:255]
-    return KeptBlob(descriptor.digest, descriptor.size, role, descriptor.media_type, title)
+    return KeptBlob(descriptor.digest, descriptor.size, role, descriptor.media_type, descriptor.title[:255])
 
 
 def _distinct(blobs: list[KeptBlob]) -> list[KeptBlob]:

@@ -5,7 +5,7 @@ last time, opened, and its index.json read before it counts.
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
@@ -14,13 +14,13 @@ from mirrors.digests import digest_of, short
 from mirrors.fetch_oci import SOURCE_FAULTS
 from mirrors.job import Fetched, Job, KeptBlob, Outcome, Refused
 from mirrors.models import SnapshotBlob, Source
-from mirrors.registry.errors import RegistryError
 from mirrors.registry.exchange import is_inner
-from mirrors.registry.http import fetch_url
+from mirrors.registry.http import fetch_url, read_url
 from mirrors.registry.transport import Connection
 from mirrors.trivy.archives import ArchiveError
 from mirrors.trivy.entries import Format
 from mirrors.trivy.vex import (
+    MANIFEST_LIMIT,
     SPEC_VERSION,
     ArchiveFacts,
     Location,
@@ -36,7 +36,6 @@ from mirrors.trivy.vex import (
 )
 
 Role = SnapshotBlob.Role
-MANIFEST_LIMIT = 1024 * 1024
 DOCUMENTS_NAMED = 20
 
 FAULTS = (*SOURCE_FAULTS, VexError, ArchiveError)
@@ -68,23 +67,6 @@ def sync_vex(job: Job) -> Outcome:
             return Outcome(note=f"{source.host} offers other content, but this mirror is held: nothing was switched.")
         return Outcome(fetched=fetched)
     raise job.give_up()
-
-
-@dataclass
-class _Small:
-    """A sink for a document that is kept in memory."""
-
-    data: bytearray = field(default_factory=bytearray)
-
-    @property
-    def offset(self) -> int:
-        return len(self.data)
-
-    def write(self, chunk: bytes) -> None:
-        self.data += chunk
-
-    def restart(self) -> None:
-        self.data.clear()
 
 
 @dataclass(frozen=True)
@@ -133,37 +115,30 @@ class _Asking:
     # The manifest
 
     def _document(self, url: str) -> bytes:
-        sink = _Small()
-        fetch_url(
+        raw, _ = read_url(
             url,
             self._connection(url),
-            sink,
             stop=self.job.stop,
             listener=self.listener,
             timeouts=self.job.timeouts,
             limit=MANIFEST_LIMIT,
         )
-        return bytes(sink.data)
+        return raw
 
     def _from_archive(self, form: VexSource) -> tuple[Location, _Archive, bytes]:
         """The archive a GitHub repository or archive source is, and the manifest inside it."""
-        refusal: RegistryError | None = None
-        for place in form.candidates:
-            try:
-                archive = self._archive(place)
-            except RegistryError as error:
-                if error.code != "not-found":
-                    raise
-                refusal = refusal or error
-                continue
-            facts = self._open(archive, place.format, place.subdir)
-            if facts.repository_manifest is None:
-                raise Refused(
-                    f"The archive {place.fetch_url} has no vex-repository.json beside its index.json; "
-                    "it is not a VEX repository."
-                )
-            return place, archive, facts.repository_manifest
-        raise refusal or Refused(f"{self.source.reference} names no archive.")
+
+        def fetch(place: Location) -> tuple[Location, _Archive]:
+            return place, self._archive(place)
+
+        place, archive = connections.first_found(form.candidates, fetch, self.source.reference)
+        facts = self._open(archive, place.format, place.subdir)
+        if facts.repository_manifest is None:
+            raise Refused(
+                f"The archive {place.fetch_url} has no vex-repository.json beside its index.json; "
+                "it is not a VEX repository."
+            )
+        return place, archive, facts.repository_manifest
 
     # The archives
 

@@ -280,13 +280,13 @@ class Exchange:
         self.require_plain(response, operation)
         stated = content_length(response)
         if stated is not None and stated > limit:
-            raise self._too_large(limit, operation)
+            raise self.too_large(limit, operation)
         body = bytearray()
         for chunk in self.stream(response, operation):
             body += chunk
             if len(body) > limit:
                 response.close()
-                raise self._too_large(limit, operation)
+                raise self.too_large(limit, operation)
         if stated is not None and len(body) != stated:
             raise self.error("truncated", f"{self.who()} broke off in the middle", operation, temporary=True)
         return bytes(body)
@@ -391,8 +391,8 @@ class Exchange:
         what = f"{self.who()} sends less than {minimum} bytes a second"
         return self.error("slow", what, operation, "What arrived is kept; it goes on from there.", temporary=True)
 
-    def _too_large(self, limit: int, operation: str) -> RegistryError:
-        advice = "Check that this address is a registry."
+    def too_large(self, limit: int, operation: str) -> RegistryError:
+        advice = "Check the address of this source."
         return self.error("too-large", f"{self.who()} sent more than the {limit} bytes allowed", operation, advice)
 
     def _hide(self, text: str) -> str:

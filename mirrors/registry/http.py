@@ -1,6 +1,5 @@
 """Plain files over HTTP (VEX manifests and archives) under the rules that hold for registries."""
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -71,6 +70,34 @@ def fetch_url(
     return _close_after(exchange, attempt)
 
 
+def read_url(
+    url: str,
+    connection: Connection,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+    limit: int,
+) -> tuple[bytes, UrlAnswer]:
+    """GET a document of at most `limit` bytes into memory. As `fetch_url`."""
+    kept = _Kept()
+    answer = fetch_url(url, connection, kept, stop=stop, listener=listener, timeouts=timeouts, limit=limit)
+    return bytes(kept.data), answer
+
+
+class _Kept:
+    """A sink in memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk
+
+    def restart(self) -> None:
+        self.data.clear()
+
+
 def probe_url(
     url: str,
     connection: Connection,
@@ -108,14 +135,14 @@ def _copy(exchange: Exchange, response: Response, sink: UrlSink, limit: int) -> 
     exchange.require_plain(response, _OPERATION)
     stated = content_length(response)
     if stated is not None and stated > limit:
-        raise _too_large(exchange, limit)
+        raise exchange.too_large(limit, _OPERATION)
     sink.restart()
     count = 0
     for chunk in exchange.stream(response, _OPERATION):
         count += len(chunk)
         exchange.received(len(chunk))
         if count > limit:
-            raise _too_large(exchange, limit)
+            raise exchange.too_large(limit, _OPERATION)
         sink.write(chunk)
     if stated is not None and count != stated:
         raise exchange.error("truncated", f"{exchange.who()} broke off in the middle", _OPERATION, temporary=True)
@@ -152,13 +179,4 @@ def _refused(url: str, host: str, what: str, advice: str) -> RegistryError:
 
 def _authorization(connection: Connection) -> str:
     """Sent at once: archives behind a login rarely ask for it (go-getter does not wait for that either)."""
-    if connection.token:
-        return f"Bearer {connection.token}"
-    if connection.username:
-        return "Basic " + base64.b64encode(f"{connection.username}:{connection.password}".encode()).decode()
-    return ""
-
-
-def _too_large(exchange: Exchange, limit: int) -> RegistryError:
-    what = f"{exchange.who()} sent more than the {limit} bytes allowed"
-    return exchange.error("too-large", what, _OPERATION, "Check the address of this source.")
+    return f"Bearer {connection.token}" if connection.token else connection.basic()

@@ -4,7 +4,6 @@ What the registry asked for is remembered (never a secret), so that the next run
 being refused first.
 """
 
-import base64
 import json
 import time
 from typing import Any
@@ -47,7 +46,7 @@ class Login:
         if challenge is None:
             return ""
         if challenge.scheme == "basic":
-            return self._basic()
+            return self._connection.basic()
         try:
             return f"Bearer {self._token(challenge, repository, scheme)}"
         except RegistryError as error:
@@ -84,19 +83,13 @@ class Login:
         self._tokens.clear()
         self._memory.pop("challenge", None)
 
-    def _basic(self) -> str:
-        if not self._connection.username:
-            return ""
-        pair = f"{self._connection.username}:{self._connection.password}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
-
     def _token(self, challenge: Challenge, repository: str, scheme: str) -> str:
         scope = scope_of(challenge, repository)
         kept = self._tokens.get(scope)
         if kept and time.monotonic() < kept[1]:
             return kept[0]
         exchange = self._exchange
-        authorization = self._basic()
+        authorization = self._connection.basic()
         try:
             check_realm(challenge.realm, exchange.home, scheme, insecure=self._connection.insecure)
             if authorization and not may_have_password(challenge.realm, exchange.home):

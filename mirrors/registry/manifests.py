@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirrors.digests import DigestError, digest_of, parse_digest
+from mirrors.registry.errors import clean
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -52,6 +53,17 @@ class Descriptor:
     @property
     def title(self) -> str:
         return self.annotations.get("org.opencontainers.image.title", "")
+
+    @property
+    def platform_parts(self) -> dict[str, str]:
+        """What tells platforms apart (os, architecture, variant, where stated), fit to be kept and shown."""
+        stated = self.platform or {}
+        return {key: clean(str(stated[key]), 60) for key in ("os", "architecture", "variant") if stated.get(key)}
+
+    @property
+    def platform_name(self) -> str:
+        """`linux/arm/v7`; "" where no platform is stated."""
+        return "/".join(self.platform_parts.values())
 
 
 @dataclass(frozen=True)

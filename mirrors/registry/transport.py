@@ -4,6 +4,7 @@ Nothing is taken from the surroundings but the usual proxy variables, which we r
 `trust_env` lets ~/.netrc replace a token, the environment's proxy beat ours and REQUESTS_CA_BUNDLE beat ours.
 """
 
+import base64
 import functools
 import ipaddress
 import re
@@ -38,6 +39,12 @@ class Connection:
     username: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+
+    def basic(self) -> str:
+        """The Authorization of HTTP Basic (RFC 7617), "" where there is no user name."""
+        if not self.username:
+            return ""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
     def secrets(self) -> list[str]:
         """What must never stand in a text."""

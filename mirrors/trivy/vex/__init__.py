@@ -2,6 +2,7 @@
 
 from mirrors.trivy.vex.archives import ArchiveFacts, read_archive, repack_as_tar_gz, subdir_entries
 from mirrors.trivy.vex.manifests import (
+    MANIFEST_LIMIT,
     OFFLINE_INTERVAL,
     REPOSITORY_FILE,
     SPEC_VERSION,
@@ -15,6 +16,7 @@ from mirrors.trivy.vex.manifests import (
 from mirrors.trivy.vex.sources import Location, VexError, VexSource, check_checksum, parse_location, parse_source
 
 __all__ = [
+    "MANIFEST_LIMIT",
     "OFFLINE_INTERVAL",
     "REPOSITORY_FILE",
     "SPEC_VERSION",
