@@ -393,11 +393,7 @@ def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = 
         if side == ISOLATED:
             return Summary("Nothing has come across yet.", "What this side holds comes in bundles.", banner)
         return Summary("Nothing is mirrored yet.", "Add a mirror to begin.", banner)
-    troubled = sorted(
-        (verdict for verdict in verdicts if not verdict.is_fresh),
-        key=lambda verdict: (verdict.look.rank, verdict.age or timedelta()),
-        reverse=True,
-    )
+    troubled = sorted((verdict for verdict in verdicts if not verdict.is_fresh), key=_trouble, reverse=True)
     total, fresh = len(verdicts), len(verdicts) - len(troubled)
     if not troubled:
         return Summary(_all_fresh(verdicts), _quiet(verdicts), banner)
@@ -411,6 +407,11 @@ def summarize(verdicts: Sequence[Verdict], side: str = CONNECTED, banner: str = 
     count = wording.capitalized("none" if fresh == 0 else wording.number_word(fresh))
     start = f"{count} of {wording.number_word(total)} {'is' if fresh < 2 else 'are'} fresh. " if total > 1 else ""
     return Summary(f"{start}{_named(troubled)}", explanation, banner)
+
+
+def _trouble(verdict: Verdict) -> tuple[bool, int, timedelta]:
+    """Worst last. A mirror that only waits for its first sync must not hide one whose data grows old."""
+    return (verdict.state != NEVER or bool(verdict.cause), verdict.look.rank, verdict.age or timedelta())
 
 
 def _all_fresh(verdicts: Sequence[Verdict]) -> str:

@@ -586,6 +586,13 @@ def test_the_summary_before_the_first_sync() -> None:
     assert one.headline == "One of two is fresh. The Java DB has never been fetched."
 
 
+def test_a_mirror_waiting_for_its_first_sync_does_not_hide_real_trouble() -> None:
+    waiting, expired = judge(never(label="New DB", next_sync_at=NOW), NOW), judge(facts(20 * DAY, failures=1), NOW)
+    summary = summarize([waiting, expired])
+    assert summary.headline == "None of two is fresh. The Java DB is 20 days old and the New DB has never been fetched."
+    assert summary.explanation.startswith("Our last attempt failed.")
+
+
 def test_the_summary_says_first_that_the_clock_is_behind() -> None:
     behind = [judge(facts(HOUR, clock_behind=True), NOW), judge(facts(failures=1, clock_behind=True), NOW)]
     summary = summarize(behind, banner="The banner.")
