@@ -134,6 +134,8 @@ AXES_CLIENT_IP_CALLABLE = "mirrors.views.access.address_of"
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_HTTP_RESPONSE_CODE = 429
 AXES_VERBOSE = False
+# Logins stand in our own record.
+AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 
 # The browser.
@@ -173,7 +175,8 @@ else:
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_POOL = "threads"
-CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS
+# Beside the syncs: a bundle being prepared, a store check, housekeeping, and always one for the tick.
+CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + 4
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False

@@ -106,7 +106,8 @@ def _described(snapshot: Snapshot) -> BundledSnapshot:
         label=mirror.label,
         kind=mirror.kind,
         tag=snapshot.tag,
-        reference=snapshot.source_reference,
+        # A query may hold a token; what leaves the house names the place without it.
+        reference=snapshot.source_reference.partition("?")[0],
         manifest_digest=snapshot.manifest_digest,
         manifest_size=own.size_bytes,
         manifest_media_type=own.media_type,

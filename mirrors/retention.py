@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import connection, transaction
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 YOUNG = timedelta(hours=1)
 PARTIALS_KEPT = timedelta(days=7)
 DAMAGED_KEPT = timedelta(days=7)
+# Failed logins that lock nobody any more.
+ATTEMPTS_KEPT = timedelta(days=1)
 
 # Rows and files that go in one transaction, and the most transactions of one kind in one pass: housekeeping must not
 # keep writers waiting, and what is left goes with the next pass.
@@ -267,6 +270,7 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     pruned.snapshots = prune_snapshots()
     pruned.runs = prune_runs(now)
     pruned.steps = prune_steps(now)
+    AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPTS_KEPT).delete()
     pruned.sessions = Session.objects.filter(expire_date__lt=now).delete()[0]
     remove_unreferenced(store, now, pruned)
     pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + _remove_damaged(store, now)

@@ -33,6 +33,7 @@ FIRST_RETRY = timedelta(minutes=5)
 # The runs of this process, so that a shutdown reaches their transfers at once.
 _here: dict[int, StopSignal] = {}
 _here_lock = threading.Lock()
+_shutting_down = threading.Event()
 
 SHUTDOWN = "shutdown"
 CLOSED = "closed"
@@ -94,11 +95,21 @@ def request_sync(mirror: Mirror, *, trigger: str, by: str, now: datetime, losses
 
 
 def worker_name() -> str:
-    """host:pid:start, so that another process of this host can tell whether it is still alive."""
-    return f"{socket.gethostname()[:60]}:{os.getpid()}:{_started(os.getpid())}"
+    """host:pid:life, so that another process of this host can tell whether it is still alive."""
+    return f"{_host()}:{os.getpid()}:{_life(os.getpid())}"
 
 
-def _started(pid: int) -> str:
+def _host() -> str:
+    """This host's name and what only this boot of it shares, containers apart: a clone may have the same name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        space = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    except OSError:
+        boot = space = ""
+    return f"{socket.gethostname()[:60]}:{boot}-{space}"
+
+
+def _life(pid: int) -> str:
     """The process's start time in clock ticks (proc(5), field 22), empty where /proc is absent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -108,11 +119,11 @@ def _started(pid: int) -> str:
 
 def is_gone(worker: str) -> bool:
     """The worker ran on this host and its process no longer exists. Another host's is unknown, so not gone."""
-    host, _, rest = worker.rpartition(":")[0].rpartition(":")
-    started = worker.rpartition(":")[2]
-    if host != socket.gethostname()[:60] or not rest.isdigit() or not started:
+    host, _, life = worker.rpartition(":")
+    host, _, pid = host.rpartition(":")
+    if host != _host() or not pid.isdigit() or not life:
         return False
-    return _started(int(rest)) != started
+    return _life(int(pid)) != life
 
 
 def claim(run_id: int, *, now: datetime) -> Lease | None:
@@ -126,9 +137,22 @@ def claim(run_id: int, *, now: datetime) -> Lease | None:
     return Lease(run_id, key) if taken else None
 
 
+def oldest_queued() -> int | None:
+    """The run that waits longest, for a worker that has got free; none for one that is shutting down."""
+    if _shutting_down.is_set():
+        return None
+    return SyncRun.objects.queued().order_by("pk").values_list("pk", flat=True).first()
+
+
+def is_shutting_down() -> bool:
+    return _shutting_down.is_set()
+
+
 def enter(run_id: int, stop: StopSignal) -> None:
     with _here_lock:
         _here[run_id] = stop
+    if _shutting_down.is_set():
+        stop.set(SHUTDOWN)
 
 
 def leave(run_id: int) -> None:
@@ -138,6 +162,7 @@ def leave(run_id: int) -> None:
 
 def stop_all_here() -> None:
     """The process shuts down: its runs put themselves back into the queue and continue at the next start."""
+    _shutting_down.set()
     with _here_lock:
         signals = list(_here.values())
     for signal in signals:

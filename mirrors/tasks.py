@@ -1,8 +1,14 @@
-"""Celery tasks: shells that load, call one operation and end. The rows are the truth; a task only wakes somebody up."""
+"""Celery tasks: shells that load, call one operation and end. The rows are the truth; a task only wakes somebody up.
+
+Long work takes a slot of this process and never a thread that the tick needs: with no slot free a message is dropped,
+and whoever gets free takes the oldest row that waits.
+"""
 
 import logging
+import threading
 
 from celery import Task, shared_task
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError
@@ -11,6 +17,9 @@ from mirrors import exporting, retention, runs, scrubbing, sync
 from mirrors.models import SyncRun
 
 logger = logging.getLogger(__name__)
+
+_syncs = threading.BoundedSemaphore(settings.AIRGAP_WORKERS)
+_bundles = threading.BoundedSemaphore(1)
 
 
 def send(task: Task, *args: object) -> bool:
@@ -34,7 +43,15 @@ def send_bundle(bundle_id: str) -> None:
 
 @shared_task(name="mirrors.sync_mirror")
 def sync_mirror(run_id: int) -> None:
-    sync.perform(run_id)
+    if not _syncs.acquire(blocking=False):
+        return
+    try:
+        waiting: int | None = run_id
+        while waiting is not None:
+            sync.perform(waiting)
+            waiting = runs.oldest_queued()
+    finally:
+        _syncs.release()
 
 
 @shared_task(name="mirrors.tick")
@@ -61,7 +78,17 @@ def unprepared_bundles() -> None:
 
 @shared_task(name="mirrors.prepare_bundle")
 def prepare_bundle(bundle_id: str) -> None:
-    exporting.prepare(bundle_id)
+    if not _bundles.acquire(blocking=False):
+        return
+    seen: set[str] = set()
+    try:
+        waiting = [bundle_id]
+        while waiting and not runs.is_shutting_down():
+            seen.add(waiting[0])
+            exporting.prepare(waiting[0])
+            waiting = [other for other in exporting.unprepared(timezone.now()) if other not in seen]
+    finally:
+        _bundles.release()
 
 
 @shared_task(name="mirrors.scrub")

@@ -380,3 +380,11 @@ def test_an_export_is_recorded_with_who_and_when(everything, store, now):
     assert bundle.first_exported_at == now + HOUR
     assert bundle.exports.count() == 2
     assert AuditEntry.objects.filter(action="bundle exported", subject=bundle.filename, address="10.0.0.7").count() == 2
+
+
+def test_what_a_sources_query_holds_does_not_leave_the_house(store, make_mirror, now):
+    snapshot = keep_vex(store, make_mirror("vexhub", "vex"), now - timedelta(hours=1))
+    snapshot.source_reference = "https://vex.example/hub.tar.gz//hub?token=hunter2"
+    snapshot.save()
+    (described,) = exporting.describe([snapshot])
+    assert described.reference == "https://vex.example/hub.tar.gz//hub"

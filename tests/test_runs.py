@@ -192,7 +192,7 @@ def test_a_run_whose_process_is_gone_is_lost_without_waiting(mirror, now):
     runs.claim(run.pk, now=now)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         host = runs.worker_name().rsplit(":", 2)[0]
-        alive = f"{host}:{child.pid}:{runs._started(child.pid)}"
+        alive = f"{host}:{child.pid}:{runs._life(child.pid)}"
         SyncRun.objects.filter(pk=run.pk).update(worker=alive)
         assert runs.close_lost(now) == []
         child.kill()
@@ -296,3 +296,31 @@ def test_a_worker_that_is_shut_down_puts_its_run_back(mirror, now):
     run.refresh_from_db()
     assert (run.state, run.sent_at, run.is_open) == (State.QUEUED, None, True)
     assert runs.claim(run.pk, now=now) is not None
+
+
+def test_a_worker_of_a_clone_of_this_host_is_not_taken_for_gone(mirror, now):
+    host, boot, pid, _life = runs.worker_name().split(":")
+    assert runs.is_gone(f"{host}:{boot}:{pid}:1")
+    assert not runs.is_gone(f"{host}:00000000-1:{pid}:1")
+
+
+def test_whoever_gets_free_takes_the_run_that_waits_longest(mirror, make_mirror, now):
+    second = make_mirror("trivy-java-db", sources=["127.0.0.1:1/aquasecurity/trivy-java-db:1"])
+    first_run, _ = ask(mirror, now)
+    ask(second, now)
+    assert runs.oldest_queued() == first_run.pk
+    runs.claim(first_run.pk, now=now)
+    assert runs.oldest_queued() != first_run.pk
+
+
+def test_a_process_that_shuts_down_begins_nothing_new(mirror, now, monkeypatch):
+    import threading
+
+    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
+    ask(mirror, now)
+    runs.stop_all_here()
+    assert runs.oldest_queued() is None
+    late = StopSignal()
+    runs.enter(12345, late)
+    runs.leave(12345)
+    assert late.reason == runs.SHUTDOWN

@@ -42,7 +42,7 @@ class Instance:
             port=port,
             base_url=settings.AIRGAP_BASE_URL,
             socket=settings.AIRGAP_BROKER_SOCKET,
-            workers=settings.AIRGAP_WORKERS,
+            workers=settings.CELERY_WORKER_CONCURRENCY,
             web_threads=settings.AIRGAP_WEB_THREADS,
         )
 

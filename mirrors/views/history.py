@@ -223,7 +223,7 @@ def run_detail(request: PageRequest, pk: int) -> HttpResponse:
         "moving": moving(run, now) if run.is_open else None,
         "steps": [_step(step, run) for step in steps],
         "pace": _pace(run),
-        "worker": run.worker.rsplit(":", 2)[0],
+        "worker": run.worker.split(":")[0],
         "may_operate": request.user.may_operate,
     }
     return live_page(

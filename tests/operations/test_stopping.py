@@ -111,7 +111,8 @@ def test_progress_is_written_while_bytes_flow(mirror, fake):
         thread.join(timeout=10)
 
 
-def test_a_shutdown_puts_the_run_back_and_it_goes_on_later(mirror, fake):
+def test_a_shutdown_puts_the_run_back_and_it_goes_on_later(mirror, fake, monkeypatch):
+    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
     fake.fault(BLOBS, times=1, stall_after=300_000)
     run, thread = start(mirror)
     wait_until(lambda: sum(partial_sizes()) >= 300_000)
@@ -119,6 +120,7 @@ def test_a_shutdown_puts_the_run_back_and_it_goes_on_later(mirror, fake):
     thread.join(timeout=10)
     run.refresh_from_db()
     assert (run.state, run.is_open) == (State.QUEUED, True)
+    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
     assert sync.perform(run.pk, heart=False)
     run.refresh_from_db()
     assert run.state == State.SUCCEEDED

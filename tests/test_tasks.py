@@ -1,0 +1,82 @@
+"""Tasks are shells; what they own is how many threads long work may take."""
+
+import threading
+
+import pytest
+
+from mirrors import tasks
+from mirrors.models import SyncRun
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def queued(make_mirror, now):
+    def queue(name):
+        mirror = make_mirror(name, "oci", sources=["127.0.0.1:1/a/b:1"])
+        return SyncRun.objects.create(mirror=mirror, trigger="hand", settings_version=1, queued_at=now).pk
+
+    return queue
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The runs that were made, in order; making one takes it out of the queue."""
+    seen = []
+
+    def perform(run_id):
+        seen.append(run_id)
+        SyncRun.objects.filter(pk=run_id).update(state="failed", finished_at="2026-11-20T12:00Z")
+
+    monkeypatch.setattr(tasks.sync, "perform", perform)
+    return seen
+
+
+def test_a_worker_that_got_free_goes_on_with_what_waits(queued, made):
+    first, second, third = queued("one"), queued("two"), queued("three")
+    tasks.sync_mirror(second)
+    assert made == [second, first, third]
+
+
+def test_with_no_slot_free_a_message_takes_no_thread_and_the_row_waits(queued, made, monkeypatch):
+    monkeypatch.setattr(tasks, "_syncs", threading.BoundedSemaphore(1))
+    run = queued("one")
+    with tasks._syncs:
+        tasks.sync_mirror(run)
+        assert made == []
+    assert SyncRun.objects.get(pk=run).state == "queued"
+    tasks.sync_mirror(run)
+    assert made == [run]
+
+
+def test_a_slot_is_free_again_after_a_fault(queued, monkeypatch):
+    monkeypatch.setattr(tasks, "_syncs", threading.BoundedSemaphore(1))
+
+    def broken(run_id):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tasks.sync, "perform", broken)
+    with pytest.raises(ZeroDivisionError):
+        tasks.sync_mirror(queued("one"))
+    assert tasks._syncs.acquire(blocking=False)
+
+
+def test_bundles_are_prepared_one_after_the_other_and_each_once(monkeypatch):
+    prepared = []
+    monkeypatch.setattr(tasks.exporting, "prepare", prepared.append)
+    monkeypatch.setattr(tasks.exporting, "unprepared", lambda now: ["aaaa", "bbbb"])
+    tasks.prepare_bundle("aaaa")
+    assert prepared == ["aaaa", "bbbb"]
+    with tasks._bundles:
+        tasks.prepare_bundle("cccc")
+    assert "cccc" not in prepared
+
+
+def test_a_broker_that_is_away_is_no_error(settings):
+    class Away:
+        name = "mirrors.tick"
+
+        def apply_async(self, **_):
+            raise ConnectionRefusedError
+
+    assert tasks.send(Away()) is False
