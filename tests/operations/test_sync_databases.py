@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mirrors import content
+from mirrors import content, runs, sync
 from mirrors.models import LayerFacts, Snapshot, SyncRun
+from mirrors.stopping import StopSignal
 from mirrors.trivy import layers
 from tests.operations.conftest import REPOSITORY, hours_ago
 
@@ -242,8 +243,6 @@ def test_a_held_mirror_is_not_switched(mirror, fake, push_db, sync_now):
 
 
 def test_a_duplicate_message_is_no_harm(mirror, fake, push_db, sync_now):
-    from mirrors import sync
-
     push_db(fake, hours_ago(5))
     run = sync_now(mirror)
     fake.forget_requests()
@@ -252,8 +251,6 @@ def test_a_duplicate_message_is_no_harm(mirror, fake, push_db, sync_now):
 
 
 def test_a_run_closed_by_somebody_else_switches_nothing(mirror, fake, push_db, sync_now, monkeypatch):
-    from mirrors import runs, sync
-
     push_db(fake, hours_ago(5))
     run, _ = runs.request_sync(mirror, trigger="hand", by="otto", now=datetime.now(UTC))
     original = sync._conclude
@@ -268,6 +265,52 @@ def test_a_run_closed_by_somebody_else_switches_nothing(mirror, fake, push_db, s
     run.refresh_from_db()
     assert mirror.current is None and Snapshot.objects.count() == 0
     assert run.state == State.LOST
+
+
+def test_only_what_was_seen_at_a_source_is_confirmed(mirror, fake, push_db, sync_now):
+    push_db(fake, hours_ago(5), seed=1)
+    sync_now(mirror)
+    seen = mirror.current.confirmed_at
+    push_db(fake, hours_ago(8), seed=2)
+    assert "older build" in sync_now(mirror).note
+    mirror.hold(datetime.now(UTC), "audit")
+    push_db(fake, hours_ago(1), seed=3)
+    assert "held" in sync_now(mirror).note
+    assert Snapshot.objects.get(pk=mirror.current_id).confirmed_at == seen
+
+
+def test_nothing_is_switched_once_the_run_was_told_to_stop(mirror, fake, push_db, monkeypatch, data_dir):
+    push_db(fake, hours_ago(5))
+    run, _ = runs.request_sync(mirror, trigger="hand", by="otto", now=datetime.now(UTC))
+    original, stop = sync.sync_oci, StopSignal()
+
+    def told_at_the_last_byte(job):
+        outcome = original(job)
+        stop.set("otto")
+        return outcome
+
+    monkeypatch.setattr(sync, "sync_oci", told_at_the_last_byte)
+    sync.perform(run.pk, stop=stop, heart=False)
+    mirror.refresh_from_db()
+    run.refresh_from_db()
+    assert (run.state, run.error) == (State.CANCELLED, "Stopped by otto.")
+    assert mirror.current is None
+
+
+def test_the_pruner_stays_away_until_the_switch_is_committed(mirror, fake, push_db, sync_now, monkeypatch):
+    push_db(fake, hours_ago(5))
+    original, free = sync._conclude, []
+
+    def look(*args):
+        original(*args)
+        with content.store().alone() as alone:
+            free.append(alone)
+
+    monkeypatch.setattr(sync, "_conclude", look)
+    sync_now(mirror)
+    with content.store().alone() as alone:
+        free.append(alone)
+    assert free == [False, True]
 
 
 def test_a_run_that_is_still_ending_does_not_undo_an_edit(mirror, fake, push_db, sync_now, monkeypatch):
