@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
 
@@ -12,6 +11,7 @@ from mirrors import mirror_rules as rules
 from mirrors import mirroring, wording
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Mirror, Role
+from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import Kind
 
@@ -317,11 +317,6 @@ class MirrorForm(forms.Form):
     def _sealed(self, reference: str, username: str) -> str:
         same = (s for s in self.present if s.username == username and host_of(s.reference) == host_of(reference))
         return next((spec.sealed for spec in same), "")
-
-
-def host_of(reference: str) -> str:
-    """`host[:port]` of a reference or address."""
-    return (urlsplit(reference).netloc if "://" in reference else reference.partition("/")[0]).lower()
 
 
 def held_for(specs: Sequence[SourceSpec]) -> tuple[str, SourceSpec]:

@@ -17,6 +17,7 @@ from mirrors import freshness
 from mirrors.clock import Reading
 from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
 from mirrors.models import BundleSnapshot, Mirror, Snapshot, Source, SyncRun
+from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.trivy.catalogue import Limits
 
@@ -37,11 +38,6 @@ class SourceLook(NamedTuple):
     @property
     def host(self) -> str:
         return host_of(self.reference)
-
-
-def host_of(reference: str) -> str:
-    """`ghcr.io` of `ghcr.io/aquasecurity/trivy-db:2`, also of a URL."""
-    return reference.split("://")[-1].split("/", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)

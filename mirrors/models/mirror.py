@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django.db import models
 from django.db.models import F
 
+from mirrors.registry.references import host_of
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
 
 if TYPE_CHECKING:
@@ -151,4 +152,4 @@ class Source(models.Model):
 
     @property
     def host(self) -> str:
-        return self.reference.split("://")[-1].split("/")[0]
+        return host_of(self.reference)

@@ -47,6 +47,11 @@ def api_host(registry: str) -> str:
     return _DOCKER_HUB_API if registry in _DOCKER_HUB else registry
 
 
+def host_of(text: str) -> str:
+    """`host[:port]` in lower case, of a reference or a web address; nothing is checked."""
+    return text.partition("://")[2 if "://" in text else 0].partition("/")[0].lower()
+
+
 @dataclass(frozen=True)
 class Reference:
     """What to ask a registry for. A digest wins over a tag; one of them is there."""

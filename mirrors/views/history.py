@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 from mirrors import runs, wording
 from mirrors.models import Mirror, RunStep, SyncRun
 from mirrors.models.run import SyncRunQuerySet
-from mirrors.standing import host_of
+from mirrors.registry.references import host_of
 from mirrors.views.access import operator_required
 from mirrors.views.dashboard import row
 from mirrors.views.page import PageRequest, live_page

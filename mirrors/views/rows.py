@@ -17,7 +17,8 @@ from django.utils.safestring import SafeString
 from mirrors import digests, plot, wording
 from mirrors.freshness import BUILT
 from mirrors.models import Mirror, Snapshot, SyncRun, User
-from mirrors.standing import Standing, host_of
+from mirrors.registry.references import host_of
+from mirrors.standing import Standing
 from mirrors.templatetags.wording import time_element
 from mirrors.trivy.catalogue import Limits
 

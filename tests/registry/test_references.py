@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirrors.registry.references import Reference, ReferenceError, api_host
+from mirrors.registry.references import Reference, ReferenceError, api_host, host_of
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -65,3 +65,17 @@ def test_a_digest_stands_in_the_url_before_a_tag() -> None:
     parsed = Reference.parse(f"ghcr.io/a/b:2@{DIGEST}")
     assert parsed.target == DIGEST
     assert Reference.parse("ghcr.io/a/b:2").at(DIGEST) == Reference("ghcr.io", "a/b", None, DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("ghcr.io/aquasecurity/trivy-db:2", "ghcr.io"),
+        ("Registry.example:5000/a/b@sha256:" + "a" * 64, "registry.example:5000"),
+        ("https://GitHub.com/aquasecurity/vexhub", "github.com"),
+        ("http://127.0.0.1:5055", "127.0.0.1:5055"),
+        ("https://h.example/a.tar.gz//b?x=https://other.example/", "h.example"),
+    ],
+)
+def test_a_source_is_called_by_its_host(text: str, host: str) -> None:
+    assert host_of(text) == host
