@@ -14,7 +14,7 @@ from isal import isal_zlib
 
 from mirrors import content
 from mirrors.blobs import BlobStore, StoreError
-from mirrors.bundle.contents import BundledSnapshot, BundleError
+from mirrors.bundle.contents import VEX_ARCHIVE, BundledSnapshot, BundleError
 from mirrors.bundle.names import DEFAULT_CHECKS_MAJOR, checks_major, name_all
 from mirrors.digests import short
 from mirrors.stopping import StopSignal
@@ -117,7 +117,7 @@ def _facts(place: Placed, store: BlobStore, made_at: datetime) -> CacheFacts:
             version=snapshot.version or None,
         )
     archives: dict[str, CacheArchive] = {}
-    for blob in snapshot.with_role("vex-archive"):
+    for blob in snapshot.with_role(VEX_ARCHIVE):
         version = str(blob.details.get("spec_version") or SPEC_VERSION)
         archives.setdefault(
             version,

@@ -138,6 +138,11 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def rfc3339(moment: datetime) -> str:
+    """`2026-11-20T06:31:52Z`, for programs; a fraction only where there is one."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def short_utc(moment: datetime, now: datetime) -> str:
     """As short as it stays clear: `06:31 UTC` today, `Mon 01:14 UTC` in the last six days, `10 Mar`, `10 Mar 2025`."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)

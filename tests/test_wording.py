@@ -169,3 +169,9 @@ def test_the_first_sentence_keeps_the_dots_of_host_names() -> None:
     error = "mirror.gcr.io answered 429 (too many requests)\n to HEAD manifest.  Wait, or add a source."
     assert wording.first_sentence(error) == "mirror.gcr.io answered 429 (too many requests) to HEAD manifest"
     assert wording.first_sentence("  ") == ""
+
+
+def test_programs_get_utc_with_a_z_and_a_fraction_only_where_there_is_one() -> None:
+    east = timezone(timedelta(hours=2))
+    assert wording.rfc3339(datetime(2026, 11, 20, 8, 31, 52, tzinfo=east)) == "2026-11-20T06:31:52Z"
+    assert wording.rfc3339(datetime(2026, 11, 20, 6, 31, 52, 104857, tzinfo=UTC)) == "2026-11-20T06:31:52.104857Z"

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from mirrors.bundle import contents
 from mirrors.bundle.documents import Entry, without_credentials
 from mirrors.trivy.cache import CHECKS_CONTENT
 from mirrors.trivy.catalogue import KINDS
@@ -129,7 +130,7 @@ def _details(entry: Entry) -> Iterator[str]:
             yield f"    archive    {archive.blob.digest}\n               {archive.file}\n"
         return
     yield f"    manifest   {snapshot.manifest_digest}\n"
-    for blob in snapshot.with_role("layer"):
+    for blob in snapshot.with_role(contents.LAYER):
         yield f"    layer      {blob.digest}\n"
     if not entry.complete:
         yield "    note       only the chosen platforms of this image are carried\n"
@@ -141,7 +142,7 @@ def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
         if snapshot.is_vex:
             yield from _vex_by_hand(entry)
             continue
-        layer = next((entry.files[blob.digest] for blob in snapshot.with_role("layer")), "")
+        layer = next((entry.files[blob.digest] for blob in snapshot.with_role(contents.LAYER)), "")
         yield f"\n{_line(snapshot.label)}\n\n"
         if not KINDS[snapshot.kind].one_layer:
             yield f"  skopeo copy --all oci:.:{entry.names.ref_name} docker://HOST/{entry.names.push_as}\n"

@@ -7,15 +7,19 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from mirrors.bundle import contents
 from mirrors.bundle.composition import FORMAT, Member
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot
 from mirrors.bundle.names import Names, checks_major
 from mirrors.trivy.cache import version_major
+from mirrors.wording import rfc3339
 
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
+# In the order in which bundle.json lists them; VEX archives have a list of their own.
+BLOB_ROLES = (contents.MANIFEST, contents.INDEX, contents.CONFIG, contents.LAYER, contents.VEX_MANIFEST)
 OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 
 
@@ -51,11 +55,6 @@ class Entry:
     complete: bool = True
 
 
-def rfc3339(moment: datetime | None) -> str | None:
-    """UTC with `Z`, fractions only where there are some."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
-
-
 def bundle_json(
     bundle_id: str, created_at: datetime, program_version: str, entries: Sequence[Entry], *, scripts: bool
 ) -> bytes:
@@ -72,7 +71,7 @@ def bundle_json(
 
 def _snapshot(entry: Entry) -> dict[str, Any]:
     snapshot = entry.snapshot
-    one_layer = snapshot.with_role("layer") if entry.names.cache_path and not snapshot.is_vex else ()
+    one_layer = snapshot.with_role(contents.LAYER) if entry.names.cache_path and not snapshot.is_vex else ()
     facts: dict[str, Any] = {
         "mirror": snapshot.mirror,
         "label": snapshot.label,
@@ -87,9 +86,9 @@ def _snapshot(entry: Entry) -> dict[str, Any]:
         "layer_digest": snapshot.layer_digest or None,
         "layer_size": next((blob.size for blob in snapshot.blobs if blob.digest == snapshot.layer_digest), None),
         "size": snapshot.size,
-        "updated_at": rfc3339(snapshot.updated_at),
-        "next_update": rfc3339(snapshot.next_update),
-        "published_at": rfc3339(snapshot.published_at),
+        "updated_at": _time(snapshot.updated_at),
+        "next_update": _time(snapshot.next_update),
+        "published_at": _time(snapshot.published_at),
         "fetched_at": rfc3339(snapshot.fetched_at),
         "confirmed_at": rfc3339(snapshot.confirmed_at),
         "tls_verified": snapshot.tls_verified,
@@ -103,36 +102,43 @@ def _snapshot(entry: Entry) -> dict[str, Any]:
     if snapshot.kind == "trivy-checks":
         facts["checks_major"] = checks_major(entry.version, snapshot.tag)
         facts["version_major"] = version_major(entry.version) or 0
-    facts["blobs"] = [
-        {
-            "role": blob.role,
-            "digest": blob.digest,
-            "size": blob.size,
-            "media_type": blob.media_type,
-            "name": blob.name or None,
-            "file": entry.files[blob.digest],
-        }
-        for blob in snapshot.with_role("manifest", "index", "config", "layer", "vex-manifest")
-    ]
+    facts["blobs"] = [_blob(entry, blob) for blob in snapshot.with_role(*BLOB_ROLES)]
     facts["push"] = [
         {"digest": push.digest, "size": push.size, "media_type": push.media_type, "as": push.push_as}
         for push in entry.pushes
     ]
-    facts["archives"] = [
-        {
-            "spec_version": archive.blob.details.get("spec_version"),
-            "location": archive.blob.details.get("location"),
-            "subdir": archive.blob.details.get("subdir") or "",
-            "archive_format": archive.blob.details.get("format"),
-            "served_name": archive.file.rpartition("/")[2],
-            "digest": archive.blob.digest,
-            "size": archive.blob.size,
-            "file": archive.file,
-            "tar_gz": archive.tar_gz,
-        }
-        for archive in entry.archives
-    ]
+    facts["archives"] = [_archive(archive) for archive in entry.archives]
     return facts
+
+
+def _blob(entry: Entry, blob: BundledBlob) -> dict[str, Any]:
+    return {
+        "role": blob.role,
+        "digest": blob.digest,
+        "size": blob.size,
+        "media_type": blob.media_type,
+        "name": blob.name or None,
+        "file": entry.files[blob.digest],
+    }
+
+
+def _archive(archive: Archive) -> dict[str, Any]:
+    details = archive.blob.details
+    return {
+        "spec_version": details.get("spec_version"),
+        "location": details.get("location"),
+        "subdir": details.get("subdir") or "",
+        "archive_format": details.get("format"),
+        "served_name": archive.file.rpartition("/")[2],
+        "digest": archive.blob.digest,
+        "size": archive.blob.size,
+        "file": archive.file,
+        "tar_gz": archive.tar_gz,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return rfc3339(moment) if moment else None
 
 
 def without_credentials(reference: str) -> str:

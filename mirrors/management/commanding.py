@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.core import checks
@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from mirrors.models import Mirror
+from mirrors.wording import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def database_trouble(error: DatabaseError) -> str:
 def plain(value: object) -> str:
     """Times as RFC 3339 UTC with Z."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return rfc3339(value)
     return str(value)
 
 

@@ -8,9 +8,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, BinaryIO
 
+from mirrors import wording
 from mirrors.trivy.archives import ArchiveError
 from mirrors.trivy.catalogue import Kind
 from mirrors.trivy.entries import Format, Walk
@@ -143,7 +144,7 @@ def set_downloaded_at(raw: bytes, downloaded_at: datetime) -> bytes:
     from updating (pkg/db/db.go).
     """
     document = json.loads(raw)
-    document["DownloadedAt"] = _time(downloaded_at)
+    document["DownloadedAt"] = wording.rfc3339(downloaded_at)
     return _line(document)
 
 
@@ -152,7 +153,7 @@ def checks_metadata(manifest_digest: str, downloaded_at: datetime, version: str 
     major = version_major(version or "")
     document: dict[str, Any] = {
         "Digest": manifest_digest,
-        "DownloadedAt": _time(downloaded_at),
+        "DownloadedAt": wording.rfc3339(downloaded_at),
         "MajorVersion": major or 0,
     }
     if major is None:
@@ -169,7 +170,7 @@ def version_major(version: str) -> int | None:
 
 def vex_cache(updated_at: datetime) -> bytes:
     """`cache.json` of a VEX repository; no ETag, since a 304 makes Trivy before 0.73 delete the repository."""
-    return _line({"UpdatedAt": _time(updated_at), "ETags": {}})
+    return _line({"UpdatedAt": wording.rfc3339(updated_at), "ETags": {}})
 
 
 def _small(path: str, data: bytes) -> CacheMember:
@@ -178,7 +179,3 @@ def _small(path: str, data: bytes) -> CacheMember:
 
 def _line(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
