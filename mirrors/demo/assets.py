@@ -5,7 +5,6 @@ Used by the demo upstream and by tests. The defaults are a few kilobytes and the
 """
 
 import gzip
-import hashlib
 import io
 import json
 import random
@@ -16,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mirrors.demo.bolt import Tree, write_bolt
+from mirrors.digests import digest_of
 from mirrors.trivy.catalogue import KINDS
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -143,10 +143,6 @@ def format_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
 
 
-def digest(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def noise(count: int, seed: object) -> bytes:
     """`count` bytes that do not compress, the same for the same seed."""
     return random.Random(str(seed)).randbytes(count)  # noqa: S311 - filler, not a secret
@@ -173,14 +169,10 @@ def build_layer(members: Iterable[tuple[str, bytes]], *, level: int = 6, mtime: 
     return gzip.compress(build_tar(members, mtime=mtime), compresslevel=level, mtime=0)
 
 
-def build_metadata(
-    version: int, updated_at: datetime | str, next_update: datetime | str, downloaded_at: datetime | str = ZERO_TIME
-) -> bytes:
+def build_metadata(version: int, updated_at: datetime | str, next_update: datetime | str) -> bytes:
     """`metadata.json` as the builders write it: one object and a newline, keys in their order."""
-    times = [
-        value if isinstance(value, str) else format_time(value) for value in (next_update, updated_at, downloaded_at)
-    ]
-    document = {"Version": version, "NextUpdate": times[0], "UpdatedAt": times[1], "DownloadedAt": times[2]}
+    built, upcoming = (value if isinstance(value, str) else format_time(value) for value in (updated_at, next_update))
+    document = {"Version": version, "NextUpdate": upcoming, "UpdatedAt": built, "DownloadedAt": ZERO_TIME}
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
@@ -363,7 +355,7 @@ def build_manifest(
     kind: str, layer: bytes, created: datetime, *, annotations: Mapping[str, str] | None = None
 ) -> bytes:
     """The manifest `oras push --artifact-type` makes of one layer: empty config inlined, title, creation second."""
-    return manifest_around(kind, digest(layer), len(layer), created, annotations=annotations)
+    return manifest_around(kind, digest_of(layer), len(layer), created, annotations=annotations)
 
 
 def manifest_around(
@@ -375,7 +367,7 @@ def manifest_around(
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "artifactType": ARTIFACT_TYPES[kind],
-        "config": {"mediaType": EMPTY_TYPE, "digest": digest(EMPTY_CONFIG), "size": 2, "data": "e30="},
+        "config": {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY_CONFIG), "size": 2, "data": "e30="},
         "layers": [
             {
                 "mediaType": entry.layer_media_type,

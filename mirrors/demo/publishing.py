@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mirrors.demo import assets
+from mirrors.digests import digest_of
 from mirrors.trivy.catalogue import KINDS
 
 KEEP = 5
@@ -72,7 +73,7 @@ class Publisher:
         self._load()
 
     def tick(self, now: datetime) -> list[str]:
-        """Publish what is due at this tick; the names. The first builds of all are made three hours old."""
+        """Publish what is due at this tick; the names. First builds are made ten minutes old."""
         published = []
         for line in self.lines:
             if not line.builds or self._ticks % line.every == 0:
@@ -167,7 +168,7 @@ class Publisher:
         return assets.build_vex_archive(updated_at, manifest=self.vex_manifest())
 
     def _write(self, data: bytes) -> str:
-        digest = assets.digest(data)
+        digest = digest_of(data)
         path = self.blob_path(digest)
         if not path.exists():
             temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -6,6 +6,7 @@ import tarfile
 from datetime import UTC, datetime, timedelta, timezone
 
 from mirrors.demo import assets
+from mirrors.digests import digest_of
 from mirrors.registry.manifests import parse_manifest
 from mirrors.trivy.catalogue import KINDS
 from mirrors.trivy.layers import LayerInspector
@@ -67,7 +68,7 @@ def test_padding_does_not_compress_and_the_same_arguments_give_the_same_bytes():
 def test_what_is_built_passes_our_own_rules():
     for kind, layer in (("trivy-db", assets.build_trivy_db(NOW)), ("trivy-java-db", assets.build_java_db(NOW))):
         raw = assets.build_manifest(kind, layer, NOW)
-        assert check_manifest(KINDS[kind], parse_manifest(raw, assets.MANIFEST_TYPE)).digest == assets.digest(layer)
+        assert check_manifest(KINDS[kind], parse_manifest(raw, assets.MANIFEST_TYPE)).digest == digest_of(layer)
         with LayerInspector(KINDS[kind], len(layer)) as inspector:
             inspector.feed(layer)
             assert inspector.finish().updated_at == NOW
@@ -86,7 +87,7 @@ def test_a_manifest_is_what_oras_push_makes():
     assert manifest.created == NOW.replace(microsecond=0)
     assert manifest.version == "2.2.0"
     assert manifest.artifact_type == "application/vnd.cncf.openpolicyagent.config.v1+json"
-    assert manifest.config.digest == assets.digest(b"{}")
+    assert manifest.config.digest == digest_of(b"{}")
     assert manifest.layers[0].title == "bundle.tar.gz"
 
 

@@ -11,9 +11,9 @@ from mirrors.demo.assets import (
     build_trivy_db,
     build_vex_archive,
     build_vex_manifest,
-    digest,
     trivy_db_file,
 )
+from mirrors.digests import digest_of
 from mirrors.trivy.cache import CacheArchive, CacheError, CacheFacts, cache_members, checks_metadata, vex_directory
 from mirrors.trivy.catalogue import KINDS
 from mirrors.trivy.metadata import parse_metadata
@@ -23,8 +23,8 @@ NOW = BUILT + timedelta(hours=5)
 
 
 def files(kind, blobs, **facts):
-    store = {digest(blob): blob for blob in blobs}
-    facts.setdefault("layer_digest", digest(blobs[0]))
+    store = {digest_of(blob): blob for blob in blobs}
+    facts.setdefault("layer_digest", digest_of(blobs[0]))
     members = cache_members(KINDS[kind], CacheFacts(NOW, **facts), lambda name: io.BytesIO(store[name]))
     found = {}
     for member in members:
@@ -79,7 +79,7 @@ def test_a_bundle_without_a_version_counts_as_custom(version, major, custom):
 def vex_facts(archive, **changes):
     facts = {
         "repository_manifest": build_vex_manifest("https://vex.example"),
-        "archives": (CacheArchive("0.1", digest(archive), "tar.gz", "vexhub-main"),),
+        "archives": (CacheArchive("0.1", digest_of(archive), "tar.gz", "vexhub-main"),),
     }
     return {**facts, **changes}
 

@@ -13,8 +13,8 @@ from mirrors.demo.assets import (
     build_trivy_db,
     build_vex_archive,
     build_vex_manifest,
-    digest,
 )
+from mirrors.digests import digest_of
 from mirrors.trivy.cache import CacheArchive, CacheFacts, cache_members
 from mirrors.trivy.catalogue import KINDS
 
@@ -60,7 +60,9 @@ def trivy(tmp_path):
 
 def fill(directory, kind, blob, **facts):
     now = datetime.now(UTC)
-    facts = CacheFacts(now, layer_digest=digest(blob), manifest_digest=digest(b"manifest"), version="2.2.0", **facts)
+    facts = CacheFacts(
+        now, layer_digest=digest_of(blob), manifest_digest=digest_of(b"manifest"), version="2.2.0", **facts
+    )
     for member in cache_members(KINDS[kind], facts, lambda _: io.BytesIO(blob)):
         path = directory / member.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def test_a_filled_cache_is_used_without_a_flag_and_without_a_request(trivy, tmp_
     fill(cache, "trivy-db", build_trivy_db(built))
     fill(cache, "trivy-java-db", build_java_db(built))
     fill(cache, "trivy-checks", build_checks())
-    archive = CacheArchive("0.1", digest(vex), "tar.gz", "vexhub-main")
+    archive = CacheArchive("0.1", digest_of(vex), "tar.gz", "vexhub-main")
     fill(cache, "vex", vex, repository_manifest=build_vex_manifest("https://vex.example"), archives=(archive,))
     (tmp_path / "sbom.json").write_text(json.dumps(SBOM))
     (tmp_path / "scanned").mkdir()
