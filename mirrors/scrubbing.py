@@ -76,7 +76,9 @@ class Check:
         if self.state == QUEUED:
             return "The check of the store waits for a worker."
         if self.state == RUNNING:
-            return f"Checking file {self.files + 1:,} of {self.files_total:,}."
+            if not self.files_total:
+                return "Counting what is there."
+            return f"Checking file {min(self.files + 1, self.files_total):,} of {self.files_total:,}."
         if self.state == FAILED:
             return "The last check of the store could not be finished."
         if self.state == STOPPED:

@@ -19,7 +19,7 @@ from mirrors.views.page import PageRequest
 @operator_required
 @vary_on_headers("HX-Request")
 def store(request: PageRequest) -> HttpResponse:
-    """The page; for htmx only the check, which is polled while it runs."""
+    """The page; for htmx only the check, which is polled while it runs, and the sentence on top."""
     now = clock.trusted_now().now
     check = scrubbing.last_check()
     context: dict[str, object] = {
@@ -28,8 +28,6 @@ def store(request: PageRequest) -> HttpResponse:
         "check": check,
         "sentences": list(scrubbing.sentences(check)) if check else [],
     }
-    if request.htmx:
-        return render(request, "store/_check.html", context)
     space, problem = None, ""
     try:
         space = retention.space(now)
@@ -37,7 +35,7 @@ def store(request: PageRequest) -> HttpResponse:
     except StoreError as error:
         problem = str(error)
     context |= {"space": space, "problem": problem, "headline": headline(space, check)}
-    return render(request, "store/store.html", context)
+    return render(request, "store/_polled.html" if request.htmx else "store/store.html", context)
 
 
 def headline(space: Space | None, check: Check | None) -> str:
@@ -48,6 +46,8 @@ def headline(space: Space | None, check: Check | None) -> str:
         return "The store is full: the next sync will be refused."
     if check is None:
         return "The store was never checked."
+    if check.is_open:
+        return "The store is being checked."
     return check.headline()
 
 

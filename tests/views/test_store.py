@@ -97,6 +97,7 @@ def test_progress_is_polled_and_ends_by_itself(as_operator, store):
         assert "Checking file 1 of 9. 1.0 KiB of 2.0 KiB" in text
         assert "hx-trigger" in text
         assert "<html" not in text
+        assert '<h1 id="store-headline" hx-swap-oob="true">The store is being checked.</h1>' in text
     assert "hx-trigger" not in as_operator.get(STORE, headers={"HX-Request": "true"}).content.decode()
 
 
