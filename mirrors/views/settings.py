@@ -109,6 +109,9 @@ def _explain(form: MirrorForm, refusal: Exception) -> None:
 
 
 def _form_page(request: HttpRequest, form: MirrorForm, kind: Kind, mirror: Mirror | None) -> HttpResponse:
+    # The form is longer than a screen: the browser goes to what is wrong.
+    for name in [name for name in form.fields if name in form.errors][:1]:
+        form.fields[name].widget.attrs["autofocus"] = True
     context = {
         "form": form,
         "kind": kind,
