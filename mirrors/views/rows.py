@@ -23,6 +23,7 @@ from mirrors.templatetags.wording import time_element
 from mirrors.trivy.catalogue import Limits
 
 WAITING_LONG = timedelta(seconds=20)
+NOTABLE = timedelta(seconds=0.05)
 
 
 def escape(text: str) -> SafeString:
@@ -149,11 +150,12 @@ def moving(run: SyncRun, now: datetime) -> Moving:
 
 def ended_text(run: SyncRun) -> str:
     """How a run that just ended went, in a line."""
-    took = f" in {wording.duration_text(run.duration)}" if run.duration is not None else ""
+    # "in 0.0 s" says nothing.
+    took = f" in {wording.duration_text(run.duration)}" if run.duration and run.duration >= NOTABLE else ""
     if run.state == SyncRun.State.SUCCEEDED:
         return f"{wording.size_text(run.bytes_downloaded)}{took}. {run.note}".strip()
     if run.state == SyncRun.State.UNCHANGED:
-        return f"{run.note or 'Nothing new.'} Checked{took}."
+        return f"{run.note or 'Nothing new.'}{took and f' Checked{took}.'}"
     return wording.first_sentence(run.error) + "."
 
 
