@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from axes.models import AccessAttempt
@@ -131,7 +130,7 @@ def used_bytes(store: BlobStore) -> int:
     each = SnapshotBlob.objects.order_by().values("digest").annotate(size=Max("size_bytes"))
     snapshots = each.aggregate(total=Sum("size"))["total"] or 0
     archives = _archives().aggregate(total=Sum("size_bytes"))["total"] or 0
-    return snapshots + archives + _partial_bytes(store) + _damaged_bytes(store)
+    return snapshots + archives + _partial_bytes(store) + store.damaged_bytes()
 
 
 def require_room(size_bytes: int, *, run_id: int | None = None, store: BlobStore | None = None) -> None:
@@ -199,7 +198,7 @@ def _holders(now: datetime | None, store: BlobStore | None = None) -> Iterator[H
         )
     if partial := _partial_bytes(store):
         yield Holder("Interrupted downloads", partial)
-    if damaged := _damaged_bytes(store):
+    if damaged := store.damaged_bytes():
         yield Holder("Damaged files set aside", damaged)
 
 
@@ -211,22 +210,6 @@ def _archives() -> QuerySet[Bundle]:
 
 def _partial_bytes(store: BlobStore) -> int:
     return sum(partial.size for partial in store.partials())
-
-
-def _damaged_files(store: BlobStore) -> list[Path]:
-    folder = store.root / "damaged"
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _damaged_bytes(store: BlobStore) -> int:
-    return sum(_size_of(path) for path in _damaged_files(store))
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 # References
@@ -273,7 +256,7 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPTS_KEPT).delete()
     pruned.sessions = Session.objects.filter(expire_date__lt=now).delete()[0]
     remove_unreferenced(store, now, pruned)
-    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + _remove_damaged(store, now)
+    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + store.remove_damaged(now - DAMAGED_KEPT)
     if pruned:
         logger.info("%s", pruned.sentence())
     return pruned
@@ -356,19 +339,6 @@ def _is_settled(store: BlobStore, digest: str, now: datetime) -> bool:
     except FileNotFoundError:
         return False
     return datetime.fromtimestamp(changed, UTC) < now - YOUNG
-
-
-def _remove_damaged(store: BlobStore, now: datetime) -> int:
-    freed = 0
-    for path in _damaged_files(store):
-        try:
-            status = path.stat()
-            if datetime.fromtimestamp(status.st_ctime, UTC) < now - DAMAGED_KEPT:
-                path.unlink()
-                freed += status.st_size
-        except OSError:
-            logger.warning("The damaged file %s could not be removed", path.name, exc_info=True)
-    return freed
 
 
 def prune_runs(now: datetime) -> int:

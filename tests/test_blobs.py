@@ -409,7 +409,10 @@ class TestVerify:
         spoil(store)
         assert store.quarantine(DIGEST) == store.root / "damaged" / DIGEST[7:]
         assert not store.has(DIGEST)
-        assert store.used_bytes() == len(DATA)
+        assert store.damaged_bytes() == len(DATA)
+        assert store.remove_damaged(datetime.now(UTC) - timedelta(hours=1)) == 0
+        assert store.remove_damaged(datetime.now(UTC) + timedelta(hours=1)) == len(DATA)
+        assert store.damaged_bytes() == 0
 
 
 class TestHousekeeping:
@@ -425,14 +428,13 @@ class TestHousekeeping:
         assert [found.digest for found in store.partials()] == [digest_of(other)]
 
     def test_it_counts_what_it_holds(self, store: BlobStore) -> None:
-        assert store.used_bytes() == 0
         assert store.free_bytes() > 0
         store.put(DATA)
         fill(store, b"x" * 50, count=20)
-        assert store.used_bytes() == len(DATA) + 20
+        assert list(store.digests()) == [(DIGEST, len(DATA))]
+        assert [partial.size for partial in store.partials()] == [20]
         store.remove(DIGEST)
         store.remove(DIGEST)
-        assert store.used_bytes() == 20
         assert list(store.digests()) == []
 
     def test_strange_files_are_no_blobs(self, store: BlobStore) -> None:

@@ -149,13 +149,9 @@ class BlobStore:
             status = os.statvfs(place)
         return status.f_bavail * status.f_frsize
 
-    def used_bytes(self) -> int:
-        """Blobs, partial downloads and damaged files together."""
-        total = sum(size for _, size in self.digests()) + sum(partial.size for partial in self.partials())
-        for path in self._damaged.iterdir() if self._damaged.is_dir() else ():
-            with suppress(OSError):
-                total += path.stat().st_size
-        return total
+    def damaged_bytes(self) -> int:
+        """What was set aside, in bytes."""
+        return sum(size for _, size, _ in self._set_aside())
 
     # Sharing
 
@@ -279,6 +275,24 @@ class BlobStore:
                 return None
             _sync_folder(self.path(digest).parent)
         return target
+
+    def remove_damaged(self, older_than: datetime) -> int:
+        """Remove what was set aside before `older_than`; returns the bytes freed."""
+        freed = 0
+        for path, size, since in self._set_aside():
+            if since < older_than:
+                with self._explained("removing", f"sha256:{path.name}"):
+                    path.unlink(missing_ok=True)
+                freed += size
+        return freed
+
+    def _set_aside(self) -> Iterator[tuple[Path, int, datetime]]:
+        """Damaged files, their sizes, and since when they stand there: by the inode's time, which the move changed."""
+        with self._explained("listing", ""):
+            for path in list(self._damaged.iterdir()) if self._damaged.is_dir() else ():
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    yield path, status.st_size, datetime.fromtimestamp(status.st_ctime, UTC)
 
     # Inside
 
