@@ -18,7 +18,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from mirrors import record
+from mirrors import record, work_here
 from mirrors.models import Mirror, RunStep, SyncRun
 from mirrors.schedule import Schedule
 from mirrors.stopping import StopSignal
@@ -30,12 +30,6 @@ SEND_AGAIN_AFTER = timedelta(seconds=30)
 MOST_LOSSES = 5
 FIRST_RETRY = timedelta(minutes=5)
 
-# The runs of this process, so that a shutdown reaches their transfers at once.
-_here: dict[int, StopSignal] = {}
-_here_lock = threading.Lock()
-_shutting_down = threading.Event()
-
-SHUTDOWN = "shutdown"
 CLOSED = "closed"
 
 
@@ -139,34 +133,9 @@ def claim(run_id: int, *, now: datetime) -> Lease | None:
 
 def oldest_queued() -> int | None:
     """The run that waits longest, for a worker that has got free; none for one that is shutting down."""
-    if _shutting_down.is_set():
+    if work_here.is_shutting_down():
         return None
     return SyncRun.objects.queued().order_by("pk").values_list("pk", flat=True).first()
-
-
-def is_shutting_down() -> bool:
-    return _shutting_down.is_set()
-
-
-def enter(run_id: int, stop: StopSignal) -> None:
-    with _here_lock:
-        _here[run_id] = stop
-    if _shutting_down.is_set():
-        stop.set(SHUTDOWN)
-
-
-def leave(run_id: int) -> None:
-    with _here_lock:
-        _here.pop(run_id, None)
-
-
-def stop_all_here() -> None:
-    """The process shuts down: its runs put themselves back into the queue and continue at the next start."""
-    _shutting_down.set()
-    with _here_lock:
-        signals = list(_here.values())
-    for signal in signals:
-        signal.set(SHUTDOWN)
 
 
 def put_back(lease: Lease) -> None:
@@ -255,8 +224,7 @@ def stop_run(run: SyncRun, *, by: str, now: datetime, reason: str = "") -> bool:
         RunStep.objects.create(run=run, at=now, level=RunStep.Level.WARNING, text=sentence)
         remember(run, now=now)
         record.write(by, "sync stopped", run.mirror.name, f"run {run.pk}", at=now)
-    with _here_lock:
-        signal = _here.get(run.pk)
+    signal = work_here.signal_of(run.pk)
     if signal is not None:
         signal.set(CLOSED)
     return True

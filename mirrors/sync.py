@@ -12,7 +12,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from mirrors import content, retention, runs, wording
+from mirrors import content, retention, runs, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.digests import short
 from mirrors.fetch_oci import sync_oci
@@ -39,15 +39,12 @@ def perform(run_id: int, *, stop: StopSignal | None = None, store: BlobStore | N
         return False
     stop = stop or StopSignal()
     story = Story(lease)
-    runs.enter(run_id, stop)
     try:
-        with runs.Heart(lease, stop, story) if heart else nullcontext():
+        with work_here.entered(stop, run_id), runs.Heart(lease, stop, story) if heart else nullcontext():
             _make(lease, story, stop, store or content.store())
     except runs.LeaseLost:
         logger.info("Run %s was closed by somebody else; nothing was switched", run_id)
         return True
-    finally:
-        runs.leave(run_id)
     story.flush()
     return True
 
@@ -60,7 +57,7 @@ def _make(lease: runs.Lease, story: Story, stop: StopSignal, store: BlobStore) -
         with store.in_use():
             _conclude(lease, run, story, _fetch(run, story, stop, store), stop)
     except Stopped:
-        if stop.reason == runs.SHUTDOWN:
+        if stop.reason == work_here.SHUTDOWN:
             story.warn("The worker is shut down; the run goes on where it stopped when one starts again.")
             runs.put_back(lease)
         elif stop.reason != runs.CLOSED:

@@ -8,12 +8,13 @@ import logging
 import threading
 
 from celery import Task, shared_task
+from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from mirrors import exporting, retention, runs, scrubbing, sync
+from mirrors import exporting, retention, runs, scrubbing, sync, work_here
 from mirrors.models import SyncRun
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def prepare_bundle(bundle_id: str) -> None:
     seen: set[str] = set()
     try:
         waiting = [bundle_id]
-        while waiting and not runs.is_shutting_down():
+        while waiting and not work_here.is_shutting_down():
             seen.add(waiting[0])
             exporting.prepare(waiting[0])
             waiting = [other for other in exporting.unprepared(timezone.now()) if other not in seen]
@@ -95,3 +96,9 @@ def prepare_bundle(bundle_id: str) -> None:
 def scrub(by: str = "") -> None:
     for run in scrubbing.scrub(by=by):
         send(sync_mirror, run.pk)
+
+
+@worker_shutting_down.connect
+def let_go(**_: object) -> None:
+    """A warm shutdown waits for running tasks; a download of an hour must not make it wait that long."""
+    work_here.stop_all_here()

@@ -1,6 +1,7 @@
 """The floors: a file imports only from its own floor or a lower one (docs/decisions/0001-four-floors.md)."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,20 @@ def test_operations_know_neither_requests_from_browsers_nor_celery(path):
 @pytest.mark.parametrize("path", sources(), ids=module_of)
 def test_no_file_outgrows_its_room(path):
     assert len(path.read_text().splitlines()) <= LONGEST, "split it: is there a room of its own in it?"
+
+
+def test_floor_0_and_no_other_is_checked_strictly_by_mypy():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    (strict,) = (entry["module"] for entry in settings if entry.get("strict"))
+    assert {name.removeprefix("mirrors.").removesuffix(".*") for name in strict} == FLOOR_0
+
+
+def test_what_starts_the_program_knows_nothing_of_what_it_does():
+    """airgap/ names the application, as a word in its settings; nothing of it is imported there."""
+    found = {
+        path.name for path in (ROOT / "airgap").rglob("*.py") if any(n.startswith("mirrors") for n in imports_of(path))
+    }
+    assert found == set()
 
 
 def test_there_is_no_drawer_for_everything():

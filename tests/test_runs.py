@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
-from mirrors import runs
+from mirrors import runs, work_here
 from mirrors.models import AuditEntry, Mirror, RunStep, SyncRun
 from mirrors.stopping import StopSignal
 from mirrors.story import SourceListener, Story
@@ -95,12 +95,8 @@ def test_stopping_aborts_the_transfer_of_this_process_at_once(mirror, now):
     runs.claim(run.pk, now=now)
     stop = StopSignal()
     aborted = []
-    runs.enter(run.pk, stop)
-    try:
-        with stop.attach(lambda: aborted.append(True)):
-            assert runs.stop_run(run, by="otto", now=now)
-    finally:
-        runs.leave(run.pk)
+    with work_here.entered(stop, run.pk), stop.attach(lambda: aborted.append(True)):
+        assert runs.stop_run(run, by="otto", now=now)
     assert aborted and stop.reason == runs.CLOSED
     assert AuditEntry.objects.get(action="sync stopped").actor == "otto"
     assert RunStep.objects.get(run=run).text == "Stopped by otto."
@@ -314,13 +310,10 @@ def test_whoever_gets_free_takes_the_run_that_waits_longest(mirror, make_mirror,
 
 
 def test_a_process_that_shuts_down_begins_nothing_new(mirror, now, monkeypatch):
-    import threading
-
-    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
+    monkeypatch.setattr(work_here, "_shutting_down", threading.Event())
     ask(mirror, now)
-    runs.stop_all_here()
+    work_here.stop_all_here()
     assert runs.oldest_queued() is None
     late = StopSignal()
-    runs.enter(12345, late)
-    runs.leave(12345)
-    assert late.reason == runs.SHUTDOWN
+    with work_here.entered(late):
+        assert late.reason == work_here.SHUTDOWN

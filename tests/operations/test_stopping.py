@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection, connections
 
-from mirrors import content, runs, sync
+from mirrors import content, runs, sync, work_here
 from mirrors.models import SyncRun
 from tests.operations.conftest import REPOSITORY, hours_ago
 
@@ -112,15 +112,15 @@ def test_progress_is_written_while_bytes_flow(mirror, fake):
 
 
 def test_a_shutdown_puts_the_run_back_and_it_goes_on_later(mirror, fake, monkeypatch):
-    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
+    monkeypatch.setattr(work_here, "_shutting_down", threading.Event())
     fake.fault(BLOBS, times=1, stall_after=300_000)
     run, thread = start(mirror)
     wait_until(lambda: sum(partial_sizes()) >= 300_000)
-    runs.stop_all_here()
+    work_here.stop_all_here()
     thread.join(timeout=10)
     run.refresh_from_db()
     assert (run.state, run.is_open) == (State.QUEUED, True)
-    monkeypatch.setattr(runs, "_shutting_down", threading.Event())
+    monkeypatch.setattr(work_here, "_shutting_down", threading.Event())
     assert sync.perform(run.pk, heart=False)
     run.refresh_from_db()
     assert run.state == State.SUCCEEDED
