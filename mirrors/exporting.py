@@ -23,7 +23,7 @@ from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError
-from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot, User
+from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.cache import CacheError
 
@@ -136,8 +136,7 @@ def create_bundle(
     *,
     profile: str,
     now: datetime,
-    by: str = "",
-    user: User | None = None,
+    by: str,
     address: str = "",
     store: BlobStore | None = None,
     reuse: bool = False,
@@ -151,7 +150,6 @@ def create_bundle(
     is returned instead. Raises ExportError.
     """
     store = store or content.store()
-    by = by or (user.get_username() if user else "")
     with store.in_use():
         described = describe(snapshots)
         if profile == Profile.CACHE:
@@ -163,7 +161,6 @@ def create_bundle(
             id=secrets.token_hex(4),
             profile=profile,
             created_at=now,
-            created_by=user,
             created_by_name=by[:150],
             expires_at=now + timedelta(days=settings.AIRGAP_BUNDLE_DAYS),
         )

@@ -36,7 +36,9 @@ def everything(store, make_mirror, now):
 
 def make(store, now, *names, profile="full", **options):
     options.setdefault("by", "otto")
-    return exporting.create_bundle(exporting.current_snapshots(names), profile=profile, now=now, store=store, **options)
+    return exporting.create_bundle(
+        exporting.current_snapshots(names), profile=profile, now=now, store=store, **{"by": "otto", **options}
+    )
 
 
 def sent(bundle, store):
@@ -83,7 +85,7 @@ def test_it_takes_one_older_snapshot(store, make_mirror, now):
     mirror = make_mirror()
     older = keep_build(store, mirror, now - 12 * HOUR)
     keep_build(store, mirror, now - 6 * HOUR)
-    bundle = exporting.create_bundle([older], profile="full", now=now, store=store)
+    bundle = exporting.create_bundle([older], profile="full", now=now, by="otto", store=store)
     assert bundle.contents.get().digest == older.digest
 
 
@@ -346,7 +348,7 @@ def test_a_cache_archive_of_nothing_a_cache_holds_is_refused(store, make_mirror,
     snapshot.mirror = mirror
     snapshot.save()
     with pytest.raises(ExportError, match="None of this has a place in a Trivy cache"):
-        exporting.create_bundle([snapshot], profile="cache", now=now, store=store)
+        exporting.create_bundle([snapshot], profile="cache", now=now, by="otto", store=store)
 
 
 def test_a_full_disk_fails_the_cache_archive_with_a_sentence(everything, store, now, monkeypatch):

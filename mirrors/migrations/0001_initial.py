@@ -126,7 +126,6 @@ class Migration(migrations.Migration):
                 ('expires_at', models.DateTimeField()),
                 ('expired_at', models.DateTimeField(blank=True, null=True)),
                 ('first_exported_at', models.DateTimeField(blank=True, null=True)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
                 'ordering': ['-created_at', '-id'],

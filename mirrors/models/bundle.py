@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.conf import settings
 from django.db import models
 from django.db.models import F
 
@@ -52,9 +51,6 @@ class Bundle(models.Model):
     work_started_at = models.DateTimeField(null=True, blank=True)
     bytes_done = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
     created_by_name = models.CharField(max_length=150, blank=True)
     expires_at = models.DateTimeField()
     expired_at = models.DateTimeField(null=True, blank=True)

@@ -228,7 +228,7 @@ def bundle_create(request: PageRequest) -> HttpResponse:
             _wanted(request),
             profile=profile,
             now=timezone.now(),
-            user=request.user,
+            by=request.user.get_username(),
             address=address_of(request),
             reuse=True,
         )
