@@ -36,9 +36,7 @@ def everything(store, make_mirror, now):
 
 def make(store, now, *names, profile="full", **options):
     options.setdefault("by", "otto")
-    return exporting.create_bundle(
-        exporting.current_snapshots(names), profile=profile, now=now, store=store, **{"by": "otto", **options}
-    )
+    return exporting.create_bundle(exporting.current_snapshots(names), profile=profile, now=now, store=store, **options)
 
 
 def sent(bundle, store):
