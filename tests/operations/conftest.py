@@ -1,5 +1,6 @@
 """A fake upstream, and a mirror of it that is synced in this process."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,11 +30,15 @@ def other():
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
-    """Waits that a test can afford; the rules about them are tested in tests/registry."""
-    monkeypatch.setattr(
-        "mirrors.job.TIMEOUTS",
-        Timeouts(connect=1, read=0.3, slow_seconds=1, attempts=2, source_seconds=3, longest_retry_after=1),
-    )
+    """Quick to try again, but patient with a busy machine; the rules about waiting are tested in tests/registry."""
+    quick = Timeouts(connect=10, read=10, slow_seconds=30, attempts=2, source_seconds=60, longest_retry_after=1)
+    monkeypatch.setattr("mirrors.job.TIMEOUTS", replace(quick, backoff=0.01))
+
+
+@pytest.fixture
+def impatience(monkeypatch, patience):
+    """For a server that never goes on: as long as a test can afford to wait for it."""
+    monkeypatch.setattr("mirrors.job.TIMEOUTS", Timeouts(read=0.3, attempts=2, source_seconds=3, backoff=0.01))
 
 
 def hours_ago(hours: float) -> datetime:

@@ -99,8 +99,10 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("what", ANSWERS)
-def test_a_bad_answer_is_named_and_changes_nothing(what, mirror, fake, sync_now):
+def test_a_bad_answer_is_named_and_changes_nothing(what, mirror, fake, sync_now, request):
     path, fault, sentence = ANSWERS[what]
+    if what in ("stalled", "never answers"):
+        request.getfixturevalue("impatience")
     if fault.get("redirect") == "LOOP":
         loop = fake.url("/loop/blobs/")
         fault = {"redirect": loop}
