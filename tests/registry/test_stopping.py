@@ -25,8 +25,8 @@ HTTP = {"scheme": "http"}
 def stopped_at_once(stop: StopSignal, work: Callable[[], object]) -> None:
     """`work` would block for 30 s; it ends with Stopped soon after the signal (0.01 s on an idle machine)."""
     timer = threading.Timer(0.15, stop.set)
-    timer.start()
     began = time.monotonic()
+    timer.start()
     with pytest.raises(Stopped):
         work()
     took = time.monotonic() - began
