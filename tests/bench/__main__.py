@@ -50,7 +50,7 @@ def main() -> int:
     try:
         same_disk(place, 300 * 10**6 if options.quick else 6 * 10**9)
         peers.need("docker-registry")
-        sections, skipped = measure(folder, peers, options.quick, rounds, set(options.only or SCENARIOS))
+        sections, skipped, broken = measure(folder, peers, options.quick, rounds, set(options.only or SCENARIOS))
     except Skip as reason:
         say(str(reason))
         return 2
@@ -64,6 +64,9 @@ def main() -> int:
     for finding in findings:
         verdict = "" if options.quick else "met" if finding.is_met else "MISSED"
         say(f"{finding.what}: {finding.measured} (wanted {finding.wanted}) {verdict}".rstrip())
+    if broken:
+        say(f"Could not be measured to the end: {'; '.join(broken)}")
+        return 2
     if options.quick:
         say("Small sizes: these numbers say nothing.")
         return 0
@@ -80,8 +83,8 @@ def main() -> int:
 
 def measure(
     folder: Path, peers: Peers, quick: bool, rounds: int, wanted: set[str]
-) -> tuple[list[Section], dict[str, str]]:
-    """Every scenario that can be measured here, and why the others cannot."""
+) -> tuple[list[Section], dict[str, str], list[str]]:
+    """Every scenario that can be measured here, why the others cannot, and what broke while it was measured."""
     env = clean_environment(folder, peers.path)
     began = time.monotonic()
     say("Making a Java DB layer …")
@@ -94,6 +97,7 @@ def measure(
     registry = Registry(folder / "registry")
     sections: list[Section] = []
     skipped: dict[str, str] = {}
+    broken: list[str] = []
     with registry.serving():
         registry.push(REPOSITORY, "1", layer, JAVA_LAYER, "javadb.tar.gz", JAVA_ARTIFACT)
         registry.push("extra", "1", extra, "application/octet-stream", "extra.bin", "application/vnd.example.noise")
@@ -125,8 +129,11 @@ def measure(
                 sections.append(scenario())
             except Skip as reason:
                 skipped[name] = str(reason)
+            except RuntimeError as fault:
+                broken.append(f"{name}: {fault}")
+                say(f"  failed: {fault}")
     say(f"Took {(time.monotonic() - began) / 60:.1f} minutes.")
-    return sections, skipped
+    return sections, skipped, broken
 
 
 if __name__ == "__main__":
