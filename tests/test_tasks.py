@@ -3,9 +3,11 @@
 import threading
 
 import pytest
+from celery.signals import worker_shutting_down
 
-from mirrors import tasks
+from mirrors import tasks, work_here
 from mirrors.models import SyncRun
+from mirrors.stopping import StopSignal
 
 pytestmark = pytest.mark.django_db
 
@@ -80,3 +82,11 @@ def test_a_broker_that_is_away_is_no_error(settings):
             raise ConnectionRefusedError
 
     assert tasks.send(Away()) is False
+
+
+def test_a_worker_that_is_told_to_stop_lets_go_of_what_it_works_at(monkeypatch):
+    monkeypatch.setattr(work_here, "_shutting_down", threading.Event())
+    stop = StopSignal()
+    with work_here.entered(stop):
+        worker_shutting_down.send(sender=None, sig="SIGTERM", how="Warm", exitcode=0)
+    assert stop.reason == work_here.SHUTDOWN
