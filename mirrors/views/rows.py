@@ -193,7 +193,8 @@ def _rhythm(mirror: Mirror, now: datetime) -> SafeString:
     """`synced 12 min ago, next in 48 min`."""
     parts = []
     if mirror.last_attempt_at is not None:
-        verb = "tried" if mirror.failures else "synced"
+        # A run that was stopped or lost is no failure, and no sync either.
+        verb = "synced" if mirror.last_success_at == mirror.last_attempt_at else "tried"
         parts.append(
             f"{verb} {_moment(mirror.last_attempt_at, f'{wording.age_text(now - mirror.last_attempt_at)} ago')}"
         )

@@ -78,6 +78,15 @@ def test_trouble_explains_itself_in_its_row(as_viewer, store, database):
     assert f'<a href="{reverse("mirrors:run-detail", args=[run.pk])}">Read the last run</a>' in page
 
 
+def test_a_stopped_run_is_not_called_a_sync(as_viewer, store, database):
+    keep_build(store, database, timezone.now() - HOUR)
+    ended = timezone.now() - 20 * timedelta(minutes=1)
+    Mirror.objects.update(last_attempt_at=ended, last_success_at=ended)
+    assert "synced <time" in text(as_viewer.get(URL))
+    Mirror.objects.update(last_success_at=ended - HOUR)
+    assert "tried <time" in text(as_viewer.get(URL))
+
+
 def test_a_mirror_that_was_never_synced_says_so(as_operator, database):
     page = text(as_operator.get(URL))
     assert '<small class="state">never</small>' in page
