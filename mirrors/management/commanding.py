@@ -6,6 +6,7 @@
 import getpass
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -67,6 +68,7 @@ class PlainCommand(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             status = self.run(**options)
+            self.stdout.flush()
         except (SystemExit, CommandError):
             raise
         except Problem as problem:
@@ -81,6 +83,7 @@ class PlainCommand(BaseCommand):
         except OSError as error:
             logger.debug("system", exc_info=True)
             status = self.complain(f"The system refused: {error}.", self.fault_status, options)
+            forget_output()
         except Exception as fault:
             if options.get("traceback"):
                 raise
@@ -122,6 +125,14 @@ def database_trouble(error: DatabaseError) -> str:
             "`manage.py up --prepare`; if there should be data, check AIRGAP_DATA_DIR and DATABASE_URL."
         )
     return f"The database cannot be used: {said}."
+
+
+def forget_output() -> None:
+    """What could not be written stays in the buffer, and Python's own try at its exit would end it with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(value: object) -> str:

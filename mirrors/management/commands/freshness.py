@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError
 
 from mirrors import clock, wording
-from mirrors.management.commanding import database_trouble
+from mirrors.management.commanding import database_trouble, forget_output
 from mirrors.models import Mirror
 from mirrors.standing import Standing, clock_banner, standings
 
@@ -39,9 +39,13 @@ class Command(BaseCommand):
                 self.stdout.write("[]")
             sys.exit(COULD_NOT_TELL if ended.code else 0)
         try:
-            super().run_from_argv(argv)
-        except Exception as fault:  # noqa: BLE001 - the last door before the shell
-            self.stderr.write(f"Could not tell: {fault}")
+            try:
+                super().run_from_argv(argv)
+            finally:
+                self.stdout.flush()
+        except (Exception, KeyboardInterrupt) as fault:  # the last door before the shell
+            self.stderr.write(f"Could not tell: {str(fault) or 'stopped'}")
+            forget_output()
             sys.exit(COULD_NOT_TELL)
 
     def handle(self, *args: Any, **options: Any) -> None:
