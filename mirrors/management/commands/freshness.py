@@ -43,7 +43,7 @@ class Command(BaseCommand):
                 super().run_from_argv(argv)
             finally:
                 self.stdout.flush()
-        except (Exception, KeyboardInterrupt) as fault:  # the last door before the shell
+        except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 - the last door before the shell
             self.stderr.write(f"Could not tell: {str(fault) or 'stopped'}")
             forget_output()
             sys.exit(COULD_NOT_TELL)
