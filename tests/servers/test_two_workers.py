@@ -94,7 +94,7 @@ def states(asked: list[SyncRun]) -> list[str]:
 
 def worker_of(run: SyncRun) -> int:
     """The process id of the worker that has the run."""
-    return int(SyncRun.objects.get(pk=run.pk).worker.split(":")[1])
+    return int(SyncRun.objects.get(pk=run.pk).worker.split(":")[-2])
 
 
 def test_they_share_the_runs_and_make_each_once(fake, workers, make_mirror):
