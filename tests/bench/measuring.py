@@ -33,11 +33,11 @@ class Finding:
 
     @property
     def wanted(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {plain(self.limit)}{_unit(self.unit)}"
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}{_unit(self.unit)}"
 
     @property
     def measured(self) -> str:
-        return f"{plain(self.value)}{_unit(self.unit)}"
+        return f"{plain(self.value) if self.value else 0}{_unit(self.unit)}"
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Section:
 
 
 def _unit(unit: str) -> str:
-    return unit if unit in ("×", "%") else f" {unit}"
+    return unit if unit == "×" else f" {unit}"
 
 
 def plain(value: float) -> str:

@@ -27,7 +27,7 @@ def dashboard(bench: Bench, mirrors: int, runs: int) -> Section:
         bench.say(
             f"  {count} mirrors, {history} runs: {inside['queries']} queries, {own:.1f} ms, {whole:.1f} ms by HTTP"
         )
-        rows.append((f"{count} mirrors, {history:,} runs".replace(",", " "), str(inside["queries"]), plain(own),
+        rows.append((f"{count} mirrors, " + f"{history:,} runs".replace(",", " "), str(inside["queries"]), plain(own),
                      plain(whole), f"{inside['bytes'] / 1000:.0f} kB"))  # fmt: skip
         queries.append(inside["queries"])
         worst = max(own, whole)
@@ -37,8 +37,8 @@ def dashboard(bench: Bench, mirrors: int, runs: int) -> Section:
         ("", "queries", "median ms in the process", "median ms by HTTP", "page"),
         rows,
         [
-            Finding("Time of the larger one", worst, 50, "ms"),
-            Finding("Queries more than with 5 mirrors", float(queries[1] - queries[0]), 0, "queries"),
+            Finding("Dashboard: the larger one takes", worst, 50, "ms"),
+            Finding("Dashboard: queries more than with 5 mirrors", float(queries[1] - queries[0]), 0, "queries"),
         ],
     )
 

@@ -13,7 +13,8 @@ HEAD = """\
 
 `make bench` measures Airgap beside the tools that do parts of its work, on one machine in one run, and writes this
 file. Seconds say something about that machine only; what counts is the ratios. Every tool has its turn in every round,
-in changing order, waits for an idle machine, and the medians are compared. Client and server share the machine's cores.
+in changing order, and waits up to 15 s for an idle machine; the medians are compared. Client and server share the
+machine's cores. Each promise holds or the command fails.
 """
 
 

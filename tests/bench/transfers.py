@@ -96,7 +96,7 @@ def copies(bench: Bench) -> Section:
         section.rows.append((name, seconds_text(values), spread_text(values), compared))
     for name in ("oras pull", "curl; openssl dgst"):
         if name in found:
-            section.findings.append(Finding(f"Airgap beside {name}", ratio(found, "Airgap", name), 1.0))
+            section.findings.append(Finding(f"A copy: time beside {name}", ratio(found, "Airgap", name), 1.0))
     section.remarks.append(_starting(ours, found["Airgap"]))
     return section
 
@@ -170,10 +170,10 @@ def java(bench: Bench) -> Section:
     for name, values in found.items():
         compared = "" if name == "Airgap" else f"{plain(ratio(found, 'Airgap', name))}×"
         section.rows.append((name, seconds_text(values), spread_text(values), compared))
-    section.findings.append(Finding("Airgap beside skopeo copy", ratio(found, "Airgap", "skopeo copy"), 1.1))
+    section.findings.append(Finding("Java DB: time beside skopeo copy", ratio(found, "Airgap", "skopeo copy"), 1.1))
     for name in list(found)[2:]:
-        section.findings.append(Finding(f"Airgap beside {name}", ratio(found, "Airgap", name), 0.4))
-    section.findings.append(Finding("Memory a worker grows by", most, 48, "MiB"))
+        section.findings.append(Finding(f"Java DB: time beside {name}", ratio(found, "Airgap", name), 0.4))
+    section.findings.append(Finding("Java DB: memory a worker grows by", most, 48, "MiB"))
     section.remarks.append(_starting(ours, found["Airgap"]))
     section.remarks.append(
         f"Memory: resident, its peak during the sync over what a process with all of Airgap loaded has before "
@@ -195,7 +195,7 @@ def resumes(bench: Bench) -> Section:
         sent = _interrupted(bench, kill=kill)
         excess = (sent / size - 1) * 100
         section.rows.append((name, f"{sent:,}".replace(",", " "), f"{excess:+.2f} %"))
-        section.findings.append(Finding(f"More than its size, when {name}", excess, 1.0, "%"))
+        section.findings.append(Finding(f"Java DB: bytes more than its size when {name}", excess, 1.0, "%"))
         bench.say(f"  {name}: {excess:+.2f} %")
     return section
 
