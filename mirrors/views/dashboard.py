@@ -12,8 +12,11 @@ from mirrors.models import Mirror, Snapshot
 from mirrors.views.page import PageRequest, live_page
 from mirrors.views.rows import drawn, drawn_rows, row_of
 
-# Running rows ask for themselves; the whole looks again for what the schedule began and ended.
-LOOK_AGAIN_SECONDS = 20
+# Running rows ask for themselves; the whole looks again for what the schedule began and ended. A look costs time with
+# each row, so a long dashboard is looked at less often.
+LOOK_AGAIN_SECONDS = 5
+LOOK_AGAIN_SECONDS_WHEN_LONG = 20
+LONG = 50
 
 
 @require_safe
@@ -27,7 +30,7 @@ def dashboard(request: PageRequest) -> HttpResponse:
         "dashboard/dashboard.html",
         "dashboard/_board.html",
         _context(request, overview),
-        every=LOOK_AGAIN_SECONDS,
+        every=LOOK_AGAIN_SECONDS if len(overview.standings) <= LONG else LOOK_AGAIN_SECONDS_WHEN_LONG,
     )
 
 
