@@ -171,7 +171,7 @@ class _Scrub:
             self.check.state = STOPPED
         except StoreError as error:
             self.check.state, self.check.error = FAILED, str(error)
-        except Exception:
+        except Exception:  # the page must not say "checking" for ever; the fault itself goes on to the worker
             self.check.state = FAILED
             self.check.error = "A fault in Airgap itself ended the check. The worker's log has the details."
             raise

@@ -162,7 +162,7 @@ class PartialBlob:
                 feed(chunk)
         except Stopped:
             raise
-        except Exception:
+        except Exception:  # whatever an observer raises, the bytes it refused must not spoil the next try
             self.discard()
             raise
 
