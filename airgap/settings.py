@@ -35,6 +35,7 @@ if AIRGAP_BASE_URL and (
 # Work and room.
 AIRGAP_WORKERS = environment.number("AIRGAP_WORKERS", 4, least=1)
 AIRGAP_WEB_THREADS = environment.number("AIRGAP_WEB_THREADS", 48, least=4)
+AIRGAP_SEND_WITH = environment.choice("AIRGAP_SEND_WITH", "self", ("self", "nginx"))
 AIRGAP_RESERVE_MB = environment.number("AIRGAP_RESERVE_MB", 1024)
 AIRGAP_BUNDLE_DAYS = environment.number("AIRGAP_BUNDLE_DAYS", 30, least=1)
 AIRGAP_COURIER_DAYS = environment.number("AIRGAP_COURIER_DAYS", 7, least=1)

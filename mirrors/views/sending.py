@@ -81,7 +81,7 @@ def _send(bundle_id: str, file: File, span: Span, who: str, address: str) -> Ite
 
     Whoever breaks off makes the server close this generator instead, and nothing is recorded.
     """
-    _let_go_of_the_database()
+    let_go_of_the_database()
     try:
         yield from file.read(span.start, span.stop)
     except (BundleError, StoreError) as error:
@@ -92,7 +92,7 @@ def _send(bundle_id: str, file: File, span: Span, who: str, address: str) -> Ite
         exporting.record_export(bundle_id, by=who, now=timezone.now(), address=address)
 
 
-def _let_go_of_the_database() -> None:
+def let_go_of_the_database() -> None:
     """A download may take hours; its thread should not keep a connection open all the while."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:

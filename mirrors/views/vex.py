@@ -3,24 +3,15 @@
 Trivy before 0.73 deletes its copy of the repository on a 304.
 """
 
-import logging
-
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from mirrors import content, serving_vex
-
-logger = logging.getLogger(__name__)
-
-
-class BlobResponse(FileResponse):
-    """Sent in large pieces where the server cannot hand the file to the kernel."""
-
-    block_size = 1 << 20
+from mirrors.views.blobs import ServedBlob, send_blob
 
 
 @login_not_required
@@ -43,9 +34,5 @@ def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponseBase:
     blob = serving_vex.archive_named(snapshot, file) if snapshot else None
     if blob is None:
         raise Http404("No archive of this name is mirrored here.")
-    store = content.store()
-    if not store.is_pristine(blob.digest, blob.size_bytes) and store.verify(blob.digest) != "ok":
-        logger.error("The archive %s of %s is missing or damaged and is not served; run the store check.", file, name)
-        return HttpResponse("The archive is damaged here.\n", status=503, content_type="text/plain")
     kind = "application/zip" if file.endswith(".zip") else "application/gzip"
-    return BlobResponse(store.open(blob.digest), content_type=kind)
+    return send_blob(request, ServedBlob(blob.digest, blob.size_bytes, kind), etag=False)
