@@ -12,26 +12,27 @@ from urllib.parse import urlsplit
 from django.db import DatabaseError
 from django.utils import timezone
 
-from mirrors import runs, wording
+from mirrors import wording
 from mirrors.digests import DIGEST, short
-from mirrors.models import RunStep, SyncRun
+from mirrors.leases import Lease, Pulse
+from mirrors.models import Run, Step
 from mirrors.registry.errors import clean
 from mirrors.registry.transport import Listener
 
 MOST_STEPS = 400
 LONGEST_STEP = 4000
-LONGEST_STAGE = SyncRun._meta.get_field("stage").max_length or 80
+LONGEST_STAGE = Run._meta.get_field("stage").max_length or 80
 # Seconds that a column holds; a registry may well say that it is the year 9999.
 MOST_SKEW = 2**31 - 1
 
 
-class Story(runs.Pulse):
+class Story(Pulse):
     """What a run has to tell. Safe to tell from any thread."""
 
-    def __init__(self, lease: runs.Lease) -> None:
+    def __init__(self, lease: Lease) -> None:
         self._lease = lease
         self._lock = threading.Lock()
-        self._pending: list[RunStep] = []
+        self._pending: list[Step] = []
         self._told = 0
         self._rate = 0.0
         self._measured = (time.monotonic(), 0)
@@ -42,24 +43,25 @@ class Story(runs.Pulse):
         self.stage = ""
         self.source = ""
 
-    def tell(self, text: str, *, level: str = RunStep.Level.INFO, source: str = "") -> None:
+    def tell(self, text: str, *, level: str = Step.Level.INFO, source: str = "") -> None:
         """Add a line. Part of it may be a stranger's words, so it is made fit for every database and page."""
         text = clean(text, LONGEST_STEP)
         with self._lock:
             self._told += 1
             if self._told == MOST_STEPS:
                 text = "From here on only warnings and errors are kept; there were too many lines."
-            elif self._told > MOST_STEPS and level == RunStep.Level.INFO:
+            elif self._told > MOST_STEPS and level == Step.Level.INFO:
                 return
+            step = self._lease.model.step_model
             self._pending.append(
-                RunStep(run_id=self._lease.run_id, at=timezone.now(), level=level, source=source[:500], text=text)
+                step(run_id=self._lease.run_id, at=timezone.now(), level=level, source=source[:500], text=text)
             )
 
     def warn(self, text: str, *, source: str = "") -> None:
-        self.tell(text, level=RunStep.Level.WARNING, source=source)
+        self.tell(text, level=Step.Level.WARNING, source=source)
 
     def fail(self, text: str, *, source: str = "") -> None:
-        self.tell(text, level=RunStep.Level.ERROR, source=source)
+        self.tell(text, level=Step.Level.ERROR, source=source)
 
     def held(self, byte_count: int) -> None:
         """Bytes that are there already and count as done."""
@@ -89,8 +91,11 @@ class Story(runs.Pulse):
                 self._rate = speed if not self._rate else 0.6 * self._rate + 0.4 * speed
                 self._measured = (time.monotonic(), self.bytes_done)
             stage = clean(self.stage, LONGEST_STAGE)
-            shown = {"stage": stage, "source_reference": self.source, "rate_bytes": int(self._rate)}
-            return {**self.totals(), **shown}
+            return {**self.totals(), **self.place(), "stage": stage, "rate_bytes": int(self._rate)}
+
+    def place(self) -> dict[str, Any]:
+        """Where it is at, beside how far."""
+        return {"source_reference": self.source}
 
     def totals(self) -> dict[str, Any]:
         return {
@@ -104,7 +109,7 @@ class Story(runs.Pulse):
         with self._lock:
             pending, self._pending = self._pending, []
         try:
-            RunStep.objects.bulk_create(pending)
+            self._lease.model.step_model._default_manager.bulk_create(pending)
         except DatabaseError:
             # Told again at the next beat, in their order.
             with self._lock:

@@ -18,6 +18,7 @@ from mirrors.digests import short
 from mirrors.fetch_oci import sync_oci
 from mirrors.fetch_vex import sync_vex
 from mirrors.job import Fetched, Job, Outcome, SyncFailed
+from mirrors.leases import work_key
 from mirrors.models import Mirror, Snapshot, SnapshotBlob, Source, SyncRun
 from mirrors.registry.errors import clean
 from mirrors.secrets import SecretError
@@ -40,7 +41,10 @@ def perform(run_id: int, *, stop: StopSignal | None = None, store: BlobStore | N
     stop = stop or StopSignal()
     story = Story(lease)
     try:
-        with work_here.entered(stop, run_id), runs.Heart(lease, stop, story) if heart else nullcontext():
+        with (
+            work_here.entered(stop, work_key(SyncRun, run_id)),
+            runs.Heart(lease, stop, story) if heart else nullcontext(),
+        ):
             _make(lease, story, stop, store or content.store())
     except runs.LeaseLost:
         logger.info("Run %s was closed by somebody else; nothing was switched", run_id)

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
-from mirrors import runs, work_here
+from mirrors import leases, runs, work_here
 from mirrors.models import AuditEntry, Mirror, RunStep, SyncRun
 from mirrors.stopping import StopSignal
 from mirrors.story import SourceListener, Story
@@ -95,7 +95,7 @@ def test_stopping_aborts_the_transfer_of_this_process_at_once(mirror, now):
     runs.claim(run.pk, now=now)
     stop = StopSignal()
     aborted = []
-    with work_here.entered(stop, run.pk), stop.attach(lambda: aborted.append(True)):
+    with work_here.entered(stop, leases.work_key(SyncRun, run.pk)), stop.attach(lambda: aborted.append(True)):
         assert runs.stop_run(run, by="otto", now=now)
     assert aborted and stop.reason == runs.CLOSED
     assert AuditEntry.objects.get(action="sync stopped").actor == "otto"
@@ -187,8 +187,8 @@ def test_a_run_whose_process_is_gone_is_lost_without_waiting(mirror, now):
     run, _ = ask(mirror, now)
     runs.claim(run.pk, now=now)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        host = runs.worker_name().rsplit(":", 2)[0]
-        alive = f"{host}:{child.pid}:{runs._life(child.pid)}"
+        host = leases.worker_name().rsplit(":", 2)[0]
+        alive = f"{host}:{child.pid}:{leases._life(child.pid)}"
         SyncRun.objects.filter(pk=run.pk).update(worker=alive)
         assert runs.close_lost(now) == []
         child.kill()
@@ -197,21 +197,21 @@ def test_a_run_whose_process_is_gone_is_lost_without_waiting(mirror, now):
 
 
 def test_a_process_that_took_over_the_pid_of_a_dead_worker_is_not_mistaken_for_it():
-    host = runs.worker_name().rsplit(":", 2)[0]
-    assert runs.is_gone(f"{host}:{os.getpid()}:1")
-    assert not runs.is_gone(runs.worker_name())
+    host = leases.worker_name().rsplit(":", 2)[0]
+    assert leases.is_gone(f"{host}:{os.getpid()}:1")
+    assert not leases.is_gone(leases.worker_name())
 
 
 def test_a_run_that_is_lost_again_and_again_is_left_to_the_schedule(mirror, now):
     run, _ = ask(mirror, now)
-    for _ in range(runs.MOST_LOSSES):
+    for _ in range(leases.MOST_LOSSES):
         assert runs.claim(run.pk, now=now)
         SyncRun.objects.filter(pk=run.pk).update(worker="elsewhere:12:34")
         again = runs.close_lost(now + timedelta(minutes=1))
         if not again:
             break
         run = again[0]
-    assert run.losses == runs.MOST_LOSSES - 1
+    assert run.losses == leases.MOST_LOSSES - 1
     assert not SyncRun.objects.open().exists()
 
 
@@ -295,9 +295,9 @@ def test_a_worker_that_is_shut_down_puts_its_run_back(mirror, now):
 
 
 def test_a_worker_of_a_clone_of_this_host_is_not_taken_for_gone(mirror, now):
-    host, boot, pid, _life = runs.worker_name().split(":")
-    assert runs.is_gone(f"{host}:{boot}:{pid}:1")
-    assert not runs.is_gone(f"{host}:00000000-1:{pid}:1")
+    host, boot, pid, _life = leases.worker_name().split(":")
+    assert leases.is_gone(f"{host}:{boot}:{pid}:1")
+    assert not leases.is_gone(f"{host}:00000000-1:{pid}:1")
 
 
 def test_whoever_gets_free_takes_the_run_that_waits_longest(mirror, make_mirror, now):

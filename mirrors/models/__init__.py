@@ -3,7 +3,7 @@
 from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
 from mirrors.models.mirror import Mirror, Source
-from mirrors.models.run import RunStep, SyncRun
+from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.snapshot import LayerFacts, Snapshot, SnapshotBlob
 from mirrors.models.user import Role, User
 
@@ -16,10 +16,12 @@ __all__ = [
     "LayerFacts",
     "Mirror",
     "Role",
+    "Run",
     "RunStep",
     "Snapshot",
     "SnapshotBlob",
     "Source",
+    "Step",
     "SyncRun",
     "User",
 ]

@@ -1,8 +1,12 @@
-"""Sync runs: one row an attempt. The open row of a mirror is also its lock."""
+"""Runs: one row an attempt. An open row is also the lock of what it is about.
+
+What syncs and pushes have in common stands in `Run` and `RunQuerySet`; how such a row lives, in mirrors/leases.py.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.db import models
 from django.db.models import F, Q
@@ -10,28 +14,33 @@ from django.db.models import F, Q
 from mirrors.models.mirror import Mirror
 from mirrors.models.snapshot import Snapshot
 
+AnyRun = TypeVar("AnyRun", bound="Run")
 
-class SyncRunQuerySet(models.QuerySet["SyncRun"]):
-    def open(self) -> SyncRunQuerySet:
+
+class RunQuerySet(models.QuerySet[AnyRun]):
+    def open(self) -> Self:
         return self.filter(finished_at=None)
 
-    def queued(self) -> SyncRunQuerySet:
-        return self.open().filter(state=SyncRun.State.QUEUED)
+    def queued(self) -> Self:
+        return self.open().filter(state=Run.State.QUEUED)
 
-    def held_by(self, pk: int, lease: str) -> SyncRunQuerySet:
+    def running(self) -> Self:
+        return self.open().filter(state=Run.State.RUNNING)
+
+    def held_by(self, pk: int, lease: str) -> Self:
         """The run, if it is still open and this lease still holds it: every write of a worker goes through here."""
-        return self.filter(pk=pk, lease=lease, state=SyncRun.State.RUNNING, finished_at=None)
+        return self.running().filter(pk=pk, lease=lease)
 
-    def newest_first(self) -> SyncRunQuerySet:
+    def newest_first(self) -> Self:
         return self.order_by("-pk")
 
 
-class SyncRun(models.Model):
-    """One attempt to bring a mirror up to date.
+class Run(models.Model):
+    """One attempt, of whatever kind.
 
     queued -> running -> succeeded | unchanged | failed | cancelled | lost; queued -> cancelled. `unchanged` is a
     success. `lost` means that whoever ran it went away. Only the holder of `lease` may write while it runs, and
-    nobody writes after `finished_at` is set.
+    nobody writes after `finished_at` is set. Its steps are `steps`, rows of `step_model`.
     """
 
     class State(models.TextChoices):
@@ -43,20 +52,10 @@ class SyncRun(models.Model):
         CANCELLED = "cancelled", "Stopped"
         LOST = "lost", "Lost"
 
-    class Trigger(models.TextChoices):
-        SCHEDULE = "schedule", "schedule"
-        HAND = "hand", "by hand"
-        COMMAND = "command", "command line"
-        RETRY = "retry", "retry after a lost run"
-        REPAIR = "repair", "repair"
-
     SUCCESSES = (State.SUCCEEDED, State.UNCHANGED)
 
-    mirror = models.ForeignKey(Mirror, on_delete=models.CASCADE, related_name="runs")
     state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
-    trigger = models.CharField(max_length=12, choices=Trigger.choices)
     requested_by = models.CharField(max_length=150, blank=True)
-    settings_version = models.PositiveIntegerField()
     lease = models.CharField(max_length=40, blank=True)
     worker = models.CharField(max_length=120, blank=True)
     queued_at = models.DateTimeField()
@@ -65,15 +64,74 @@ class SyncRun(models.Model):
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     losses = models.PositiveIntegerField(default=0)
-    source_reference = models.CharField(max_length=500, blank=True)
     stage = models.CharField(max_length=80, blank=True)
     bytes_total = models.PositiveBigIntegerField(null=True, blank=True)
     bytes_done = models.PositiveBigIntegerField(default=0)
-    bytes_downloaded = models.PositiveBigIntegerField(default=0)
     rate_bytes = models.PositiveBigIntegerField(default=0)
     requests = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
     note = models.TextField(blank=True)
+
+    step_model: ClassVar[Any]
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_open(self) -> bool:
+        return self.finished_at is None
+
+    @property
+    def is_success(self) -> bool:
+        return self.state in self.SUCCESSES
+
+    @property
+    def duration(self) -> timedelta | None:
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+
+class Step(models.Model):
+    """One line of a run's story. `source` is the reference it is about, if it is about one."""
+
+    class Level(models.TextChoices):
+        INFO = "info"
+        WARNING = "warning"
+        ERROR = "error"
+
+    at = models.DateTimeField()
+    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
+    source = models.CharField(max_length=500, blank=True)
+    text = models.TextField()
+
+    class Meta:
+        abstract = True
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class SyncRunQuerySet(RunQuerySet["SyncRun"]):
+    """Named queries on sync runs."""
+
+
+class SyncRun(Run):
+    """One attempt to bring a mirror up to date."""
+
+    class Trigger(models.TextChoices):
+        SCHEDULE = "schedule", "schedule"
+        HAND = "hand", "by hand"
+        COMMAND = "command", "command line"
+        RETRY = "retry", "retry after a lost run"
+        REPAIR = "repair", "repair"
+
+    mirror = models.ForeignKey(Mirror, on_delete=models.CASCADE, related_name="runs")
+    trigger = models.CharField(max_length=12, choices=Trigger.choices)
+    settings_version = models.PositiveIntegerField()
+    source_reference = models.CharField(max_length=500, blank=True)
+    bytes_downloaded = models.PositiveBigIntegerField(default=0)
     snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
 
     objects = SyncRunQuerySet.as_manager()
@@ -94,36 +152,17 @@ class SyncRun(models.Model):
         return f"run {self.pk} of {self.mirror.name}"
 
     @property
-    def is_open(self) -> bool:
-        return self.finished_at is None
-
-    @property
-    def is_success(self) -> bool:
-        return self.state in self.SUCCESSES
-
-    @property
-    def duration(self) -> timedelta | None:
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return self.finished_at - self.started_at
+    def bytes_moved(self) -> int:
+        return self.bytes_downloaded
 
 
-class RunStep(models.Model):
-    """One line of a run's story."""
-
-    class Level(models.TextChoices):
-        INFO = "info"
-        WARNING = "warning"
-        ERROR = "error"
+class RunStep(Step):
+    """One line of a sync's story."""
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="steps")
-    at = models.DateTimeField()
-    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
-    source = models.CharField(max_length=500, blank=True)
-    text = models.TextField()
 
-    class Meta:
-        ordering = ["pk"]
+    class Meta(Step.Meta):
+        pass
 
-    def __str__(self) -> str:
-        return self.text[:80]
+
+SyncRun.step_model = RunStep
