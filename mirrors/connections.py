@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from mirrors import content, wording
+from mirrors import content, logins, wording
 from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Source
 from mirrors.registry.client import RegistryClient
@@ -91,14 +91,9 @@ class Gate:
 
 
 def connection_for(source: Source, mirror: Mirror) -> Connection:
-    """The source's connection settings with its password readable. Raises SecretError when the key is missing."""
-    return Connection(
-        insecure=source.insecure,
-        ca_pem=source.ca_pem,
-        proxy=mirror.proxy,
-        username=source.username,
-        password=content.vault().decrypt(source.password_sealed),
-    )
+    """The source's connection settings with its login readable. Raises SecretError when the key is missing."""
+    plain = Connection(insecure=source.insecure, ca_pem=source.ca_pem, proxy=mirror.proxy)
+    return logins.onto(plain, source, source.host, content.vault())
 
 
 def for_url(connection: Connection, reference: str, url: str) -> Connection:
@@ -110,7 +105,7 @@ def for_url(connection: Connection, reference: str, url: str) -> Connection:
     if asked.hostname != own.hostname:
         return Connection(proxy=connection.proxy)
     if (asked.scheme, asked.netloc) != (own.scheme, own.netloc):
-        return replace(connection, username="", password="", token="")
+        return connection.without_login()
     return connection
 
 

@@ -125,7 +125,7 @@ def _move_demo(upstream: str, now: datetime) -> None:
         for spec in mirroring.specs_of(mirror):
             match = _LOOPBACK.fullmatch(spec.reference)
             moved = f"{match['scheme'] or ''}{upstream}{match['path']}" if match else spec.reference
-            specs.append(SourceSpec(moved, spec.insecure, spec.ca_pem, spec.username, sealed=spec.sealed))
+            specs.append(SourceSpec(moved, spec.insecure, spec.ca_pem, spec.login))
         if [spec.reference for spec in specs] != [source.reference for source in mirror.sources.all()]:
             mirroring.edit_mirror(mirror.name, mirroring.Settings(sources=specs), by=BY, now=now)
 

@@ -5,15 +5,17 @@ A rule that refuses raises RuleBroken with a sentence that says what would be ri
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mirrors import wording
-from mirrors.registry.references import Reference, ReferenceError
+from mirrors import logins, wording
+from mirrors.logins import NO_LOGIN, Login
+from mirrors.registry.references import Reference, ReferenceError, host_of
+from mirrors.rules import RuleBroken as RuleBroken
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
 from mirrors.trivy.vex import VexError, parse_source
@@ -28,24 +30,14 @@ LARGEST_CA = 1024 * 1024
 _SECRET_QUERY = re.compile(r"[?&](?:[a-z_-]*(?:token|secret|password|signature|sig|key))=", re.IGNORECASE)
 
 
-class RuleBroken(ValueError):
-    """A setting that cannot be kept. `setting` is which, `str()` a sentence that says what would be right."""
-
-    def __init__(self, setting: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.setting = setting
-
-
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source as it was asked for. `password` is plain text; `sealed` is one that is stored already."""
+    """One source as it was asked for."""
 
     reference: str
     insecure: bool = False
     ca_pem: str = field(default="", repr=False)
-    username: str = ""
-    password: str = field(default="", repr=False)
-    sealed: str = field(default="", repr=False)
+    login: Login = NO_LOGIN
 
 
 def checked_name(text: str) -> str:
@@ -232,24 +224,10 @@ def checked_sources(specs: Iterable[SourceSpec], kind: Kind) -> list[SourceSpec]
         reference = checked_reference(spec.reference, kind)
         if any(reference == other.reference for other in checked):
             raise RuleBroken("sources", f"{reference} is named twice. Sources are asked in order, each once.")
-        _check_login(spec, reference)
-        checked.append(
-            SourceSpec(reference, spec.insecure, checked_ca(spec.ca_pem), spec.username, spec.password, spec.sealed)
-        )
+        checked.append(SourceSpec(reference, spec.insecure, checked_ca(spec.ca_pem), spec.login))
     if not checked:
         raise RuleBroken("sources", "A mirror needs at least one source.")
     if len(checked) > MOST_SOURCES:
         raise RuleBroken("sources", f"At most {MOST_SOURCES} sources are asked for one mirror.")
-    return checked
-
-
-def _check_login(spec: SourceSpec, reference: str) -> None:
-    for text, what, limit in ((spec.username, "user name", 200), (spec.password, "password", 4096)):
-        if len(text) > limit or any(ord(char) < 32 or ord(char) == 127 for char in text):
-            raise RuleBroken("username", f"The {what} for {reference} is too long or has control characters in it.")
-    if ":" in spec.username:
-        raise RuleBroken("username", "A user name cannot have a colon in it (RFC 7617).")
-    if spec.username and not (spec.password or spec.sealed):
-        raise RuleBroken("password", f"Give the password of {spec.username} for {reference} as well.")
-    if spec.password and not spec.username:
-        raise RuleBroken("username", f"Give the user name that the password for {reference} belongs to.")
+    asked = [(spec.login, host_of(spec.reference), spec.reference) for spec in checked]
+    return [replace(spec, login=login) for spec, login in zip(checked, logins.checked_each(asked), strict=True)]

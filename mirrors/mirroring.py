@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
 
-from mirrors import content, record, retention, runs, wording
+from mirrors import content, logins, record, retention, runs, wording
 from mirrors import mirror_rules as rules
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Bundle, Mirror, Snapshot, Source
@@ -119,7 +119,8 @@ def fingerprint(mirror: Mirror) -> str:
     """Changes with every setting a form shows, so that an edit can say which state it began from."""
     shown = [getattr(mirror, column) for column in COLUMNS]
     shown += [
-        [s.reference, s.insecure, s.ca_pem, s.username, s.password_sealed] for s in mirror.sources.order_by("position")
+        [s.reference, s.insecure, s.ca_pem, *logins.shown(logins.of_row(s))]
+        for s in mirror.sources.order_by("position")
     ]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:20]
 
@@ -380,7 +381,7 @@ def _place(mirror: Mirror, after: str | None) -> bool:
 def specs_of(mirror: Mirror) -> list[SourceSpec]:
     """The sources as they are, in order, ready to be changed and given to `edit_mirror`."""
     return [
-        SourceSpec(source.reference, source.insecure, source.ca_pem, source.username, sealed=source.password_sealed)
+        SourceSpec(source.reference, source.insecure, source.ca_pem, logins.of_row(source))
         for source in mirror.sources.order_by("position")
     ]
 
@@ -416,11 +417,7 @@ def _connection_changes(source: Source | None, spec: SourceSpec) -> list[str]:
         words.append("unverified connections allowed" if spec.insecure else "unverified connections refused")
     if before.ca_pem != spec.ca_pem:
         words.append("CA changed" if spec.ca_pem else "CA removed")
-    if before.username != spec.username:
-        words.append(f"user name {spec.username}" if spec.username else "login removed")
-    if spec.password or (spec.username and spec.sealed != before.password_sealed):
-        words.append("password changed")
-    return words
+    return words + logins.changes(logins.of_row(before), spec.login)
 
 
 def _write_sources(mirror: Mirror, specs: Sequence[SourceSpec], present: dict[str, Source] | None = None) -> None:
@@ -432,12 +429,11 @@ def _write_sources(mirror: Mirror, specs: Sequence[SourceSpec], present: dict[st
     # Positions are unique: everybody steps aside before anybody takes a place.
     Source.objects.filter(mirror=mirror).update(position=models.F("position") + 10_000)
     for position, spec in enumerate(specs):
-        sealed = vault.encrypt(spec.password) if spec.password else spec.sealed if spec.username else ""
         source = present.get(spec.reference)
         if source is None or _connection_changes(source, spec):
             old, source = source, Source(mirror=mirror, reference=spec.reference)
             if old is not None:
                 source.pk = old.pk
         source.position, source.insecure, source.ca_pem = position, spec.insecure, spec.ca_pem
-        source.username, source.password_sealed = spec.username, sealed
+        logins.put(source, spec.login, vault)
         source.save()

@@ -120,7 +120,7 @@ def test_it_names_the_issuer_of_the_certificate(make_mirror):
 def test_it_logs_in_with_the_sealed_password(fake, data_dir, make_mirror):
     mirror = make_mirror(sources=[push_db(fake)])
     fake.require_basic("robot", "geheim-123")
-    Source.objects.update(username="robot", password_sealed=content.vault().encrypt("geheim-123"))
+    Source.objects.update(login="basic", username="robot", secret_sealed=content.vault().encrypt("geheim-123"))
     source = mirror.sources.get()
     assert connection_for(source, mirror).password == "geheim-123"
     assert "geheim" not in repr(connection_for(source, mirror))
@@ -130,7 +130,7 @@ def test_it_logs_in_with_the_sealed_password(fake, data_dir, make_mirror):
 
 def test_a_missing_key_is_a_report_and_no_crash(fake, data_dir, make_mirror):
     mirror = make_mirror(sources=[push_db(fake)])
-    Source.objects.update(username="robot", password_sealed=content.vault().encrypt("geheim-123"))
+    Source.objects.update(login="basic", username="robot", secret_sealed=content.vault().encrypt("geheim-123"))
     (data_dir / "credentials-key").unlink()
     (report,) = try_mirror(mirror, timeouts=QUICK)
     assert not report.ok and "key of the stored passwords" in report.error

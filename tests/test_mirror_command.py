@@ -71,9 +71,27 @@ def test_it_takes_a_ca_file_and_a_password_from_standard_input(manage, tmp_path)
     assert status == 0, err
     source = Mirror.objects.get().sources.get()
     assert source.ca_pem == ca.read_text() and source.username == "robot"
-    assert content.vault().decrypt(source.password_sealed) == "geheim-123"
+    assert content.vault().decrypt(source.secret_sealed) == "geheim-123"
     status, listed, _ = manage("mirror", "list")
     assert "own CA, as robot" in listed and "geheim" not in out + listed
+
+
+def test_it_takes_a_token_from_standard_input_and_a_docker_config_file(manage, tmp_path):
+    status, _, err = add(manage, "--source", "one.example/db", "--token-stdin", stdin="geheim-123\n")
+    assert status == 0, err
+    source = Mirror.objects.get().sources.get()
+    assert (source.login, content.vault().decrypt(source.secret_sealed)) == ("token", "geheim-123")
+    file = tmp_path / "config.json"
+    file.write_text('{"auths": {"two.example": {"username": "rob\u00f6t", "password": "geheim-456"}}}')
+    words = ("--source", "two.example/db", "three.example/db", "--docker-config", str(file))
+    status, out, err = manage("mirror", "edit", "db", *words)
+    assert status == 0 and "docker config file set" in out, err
+    two, three = Mirror.objects.get().sources.all()
+    assert (two.login, three.login) == ("docker", "none")
+    assert "geheim-456" in content.vault().decrypt(two.secret_sealed)
+    _, listed, _ = manage("mirror", "list")
+    assert "with a docker config file" in listed and "geheim" not in out + listed
+    assert json.loads(manage("mirror", "list", "--json")[1])[0]["sources"][0]["login"] == "docker"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +111,15 @@ def test_it_takes_a_ca_file_and_a_password_from_standard_input(manage, tmp_path)
         (("mirror", "add", "x", "--kind", "trivy-db", "--source", "a.example/b", "--username", "u"), "go together"),
         (("mirror", "add", "x", "--kind", "trivy-db", "--source", "a.example/b", "--password-stdin"), "go together"),
         (("mirror", "edit", "db", "--insecure"), "name them with --source"),
+        (("mirror", "edit", "db", "--docker-config", "/nowhere"), "name them with --source"),
+        (
+            ("mirror", "edit", "db", "--source", "a.example/b", "--docker-config", "/nowhere"),
+            "docker config file /nowhere cannot be read",
+        ),
+        (
+            ("mirror", "edit", "db", "--source", "a.example/b", "--token-stdin", "--docker-config", "x"),
+            "Give one login",
+        ),
         (("mirror", "edit", "nobody", "--schedule", "6h"), "no mirror called 'nobody'"),
         (("mirror", "remove", "nobody"), "no mirror called 'nobody'"),
         (("mirror", "list", "nobody"), "nobody"),

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from mirrors import content, mirroring, runs
+from mirrors import content, logins, mirroring, runs
 from mirrors import mirror_rules as rules
+from mirrors.logins import Login
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.mirroring import (
     ChangedMeanwhile,
@@ -199,16 +200,21 @@ def test_it_keeps_the_certificates_of_a_ca_file_and_nothing_else(mirror, now):
 @pytest.mark.parametrize(
     ("login", "setting"),
     [
-        ({"username": "u"}, "password"),
-        ({"password": "p"}, "username"),
-        ({"username": "u:v", "password": "p"}, "username"),
-        ({"username": "u\nv", "password": "p"}, "username"),
-        ({"username": "u", "password": "p\r\nX: y"}, "username"),
+        (logins.basic("u", ""), "password"),
+        (logins.basic("", "p"), "username"),
+        (logins.basic("u:v", "p"), "username"),
+        (logins.basic("u\nv", "p"), "username"),
+        (logins.basic("u", "p\r\nX: y"), "username"),
+        (Login("token", secret="two words"), "token"),
+        (Login("token", secret="a\r\nX: y"), "token"),
+        (Login("token"), "token"),
+        (Login("docker", secret="{}"), "docker_config"),
+        (Login("cookie", secret="x"), "login"),
     ],
 )
 def test_it_refuses_half_a_login_and_one_that_could_forge_a_header(mirror, now, login, setting):
     with pytest.raises(RuleBroken) as refused:
-        edit(mirror, now, sources=sources("one.example/x:2", **login))
+        edit(mirror, now, sources=sources("one.example/x:2", login=login))
     assert refused.value.setting == setting
 
 
@@ -272,26 +278,25 @@ def test_a_source_that_stays_keeps_what_it_last_answered(mirror, now):
 
 
 def test_passwords_are_sealed_and_never_told(mirror, now):
-    login = {"username": "robot", "password": "geheim-123"}
-    edit(mirror, now, sources=sources("one.example/trivy-db:2", **login))
+    edit(mirror, now, sources=sources("one.example/trivy-db:2", login=logins.basic("robot", "geheim-123")))
     source = mirror.sources.get()
-    assert "geheim" not in source.password_sealed
-    assert content.vault().decrypt(source.password_sealed) == "geheim-123"
+    assert "geheim" not in source.secret_sealed
+    assert content.vault().decrypt(source.secret_sealed) == "geheim-123"
     specs = mirroring.specs_of(mirror)
-    assert "geheim" not in repr(login and specs) and source.password_sealed not in repr(specs)
-    edit(mirror, now, sources=sources("one.example/trivy-db:2", username="robot", password="anders-456"))
+    assert "geheim" not in repr(specs) and source.secret_sealed not in repr(specs)
+    edit(mirror, now, sources=sources("one.example/trivy-db:2", login=logins.basic("robot", "anders-456")))
     edit(mirror, now, sources=sources("one.example/trivy-db:2"))
-    assert mirror.sources.get().password_sealed == ""
+    assert mirror.sources.get().secret_sealed == ""
     told = " ".join(f"{entry.subject} {entry.detail}" for entry in AuditEntry.objects.all())
     assert "user name robot" in told and "password changed" in told and "login removed" in told
     assert "geheim" not in told and "anders" not in told
 
 
 def test_a_sealed_password_survives_an_edit_that_keeps_it(mirror, now):
-    edit(mirror, now, sources=sources("one.example/trivy-db:2", username="robot", password="geheim-123"))
-    sealed = mirror.sources.get().password_sealed
+    edit(mirror, now, sources=sources("one.example/trivy-db:2", login=logins.basic("robot", "geheim-123")))
+    sealed = mirror.sources.get().secret_sealed
     edited = edit(mirror, now, sources=[*mirroring.specs_of(mirror), SourceSpec("two.example/trivy-db:2")])
-    assert mirror.sources.first().password_sealed == sealed
+    assert mirror.sources.first().secret_sealed == sealed
     assert mirror.sources.last().username == ""
     assert "password" not in " ".join(edited.changes)
 

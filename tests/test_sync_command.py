@@ -69,7 +69,7 @@ def wait(capsys, monkeypatch):
 
 
 def edited(mirror):
-    settings = Settings(sources=[SourceSpec("quay.io/x/y:2", False, "", "", "")])
+    settings = Settings(sources=[SourceSpec("quay.io/x/y:2", False, "")])
     mirroring.edit_mirror(mirror.name, settings, by="otto", now=timezone.now())
 
 

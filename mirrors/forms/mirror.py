@@ -9,22 +9,23 @@ from django import forms
 
 from mirrors import mirror_rules as rules
 from mirrors import mirroring, wording
+from mirrors.forms.login import LOGIN_FIELDS, LoginPart
+from mirrors.logins import NO_LOGIN, Login
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Mirror
 from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import Kind
 
-KEEP, SET, CLEAR = "keep", "set", "clear"
 HERE, FIRST = ".", "-"
 
 FOLDED = frozenset(
-    {"proxy", "hold_for", "insecure", "ca_pem", "login", "username", "password", "due", "stale", "expired", "keep"}
-    | {"platforms", "with_referrers"}
+    {"proxy", "hold_for", "insecure", "ca_pem", "due", "stale", "expired", "keep", "platforms", "with_referrers"}
+    | LOGIN_FIELDS
 )
 
 
-class MirrorForm(forms.Form):
+class MirrorForm(LoginPart):
     """Settings of one mirror, new or there already. `specs` and `wish` give what the operation takes.
 
     Sources stand one a line. What is set under *Connection* holds for the sources at `hold_for`, or for all of them if
@@ -72,24 +73,6 @@ class MirrorForm(forms.Form):
             attrs={"rows": 4, "spellcheck": "false", "class": "mono", "placeholder": "-----BEGIN CERTIFICATE-----"}
         ),
     )
-    login = forms.ChoiceField(
-        label="Login",
-        required=False,
-        choices=[(KEEP, "Leave it as it is"), (SET, "Log in with the following"), (CLEAR, "No login")],
-        initial=KEEP,
-        widget=forms.RadioSelect,
-    )
-    username = forms.CharField(
-        label="User name", max_length=200, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"})
-    )
-    password = forms.CharField(
-        max_length=4096,
-        strip=False,
-        required=False,
-        help_text="Kept encrypted, never shown again, and sent to that host only.",
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-    )
-
     due = forms.CharField(label="Due after", max_length=40, required=False)
     stale = forms.CharField(label="Stale after", max_length=40, required=False)
     expired = forms.CharField(label="Expired after", max_length=40, required=False)
@@ -127,8 +110,7 @@ class MirrorForm(forms.Form):
             del self.fields["name"]
         if kind.name != "oci":
             del self.fields["platforms"], self.fields["with_referrers"]
-        if not any(spec.username for spec in self.present):
-            self.fields["login"].choices = [(KEEP, "No login"), (SET, "Log in with the following")]  # type: ignore[attr-defined]
+        self.offer_logins(next((spec.login for spec in self.present if spec.login.is_set), NO_LOGIN))
 
     @property
     def advanced_open(self) -> bool:
@@ -171,7 +153,7 @@ class MirrorForm(forms.Form):
             "hold_for": host,
             "insecure": model.insecure,
             "ca_pem": model.ca_pem,
-            "username": model.username,
+            "username": model.login.username,
             "keep": mirror.keep,
             "platforms": " ".join(mirror.platforms),
             "with_referrers": mirror.with_referrers,
@@ -211,8 +193,7 @@ class MirrorForm(forms.Form):
         hosts = list(dict.fromkeys(host_of(reference) for reference in references))
         if wanted and wanted not in hosts:
             raise RuleBroken("hold_for", f"None of the sources is at {wanted[:80]!r}. There are: {', '.join(hosts)}.")
-        sets_login = self.cleaned_data["login"] == SET
-        if sets_login and not wanted and len(hosts) > 1:
+        if self.sets_login and not wanted and len(hosts) > 1:
             raise RuleBroken(
                 "hold_for", f"Say which host this login is for; otherwise it would go to {wording.joined(hosts)}."
             )
@@ -227,31 +208,24 @@ class MirrorForm(forms.Form):
         if not covered:
             return before
         said = self.cleaned_data
-        username, password, sealed = before.username, "", before.sealed
-        if said["login"] == SET:
-            username, password = said["username"], said["password"]
-            # The same user without a new password keeps the one that is stored.
-            sealed = "" if password else self._sealed(reference, username)
-        elif said["login"] == CLEAR:
-            username = sealed = ""
-        elif reference not in present:
-            # A further repository on a host that we log in at already.
-            known = next((s for s in self.present if s.username and host_of(s.reference) == host_of(reference)), None)
-            username, sealed = (known.username, known.sealed) if known else ("", "")
-        return SourceSpec(reference, said["insecure"], rules.checked_ca(said["ca_pem"]), username, password, sealed)
+        stored = self._stored(reference)
+        # A further repository on a host that we log in at already is logged in at, too.
+        login = self.asked_login(before.login if reference in present else stored, stored)
+        return SourceSpec(reference, said["insecure"], rules.checked_ca(said["ca_pem"]), login)
 
-    def _sealed(self, reference: str, username: str) -> str:
-        same = (s for s in self.present if s.username == username and host_of(s.reference) == host_of(reference))
-        return next((spec.sealed for spec in same), "")
+    def _stored(self, reference: str) -> Login:
+        """A login that is kept for this source's host."""
+        there = (spec.login for spec in self.present if host_of(spec.reference) == host_of(reference))
+        return next((login for login in there if login.is_set), NO_LOGIN)
 
 
 def held_for(specs: Sequence[SourceSpec]) -> tuple[str, SourceSpec]:
     """The host whose connection settings a form shows, and a source that has them; "" where they hold for all."""
-    special = [spec for spec in specs if spec.insecure or spec.ca_pem or spec.username]
+    special = [spec for spec in specs if spec.insecure or spec.ca_pem or spec.login.is_set]
     if not special:
         return "", SourceSpec("")
     model = special[0]
-    alike = [(spec.insecure, spec.ca_pem, spec.username) for spec in specs]
+    alike = [(spec.insecure, spec.ca_pem, spec.login.kind, spec.login.username) for spec in specs]
     hosts = {host_of(spec.reference) for spec in specs}
     if len(hosts) > 1 and all(settings == alike[0] for settings in alike):
         return "", model

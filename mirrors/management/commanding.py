@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from django.core import checks
@@ -142,12 +143,21 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def password_from_stdin() -> str:
+def password_from_stdin(what: str = "password") -> str:
     """One line, for scripts: an argument would stand in everybody's list of processes. Problem if there is none."""
-    password = sys.stdin.readline(8192).rstrip("\r\n")
+    password = sys.stdin.readline(16384).rstrip("\r\n")
     if not password:
-        raise Problem("No password came on standard input.", WRONG_USAGE)
+        raise Problem(f"No {what} came on standard input.", WRONG_USAGE)
     return password
+
+
+def read_text(path: str, what: str, limit: int) -> str:
+    """A small file that a person named, up to one character beyond `limit`, which whoever takes it refuses."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(limit + 1).decode("latin-1")
+    except OSError as error:
+        raise Problem(f"The {what} {path} cannot be read: {error.strerror}.", WRONG_USAGE) from None
 
 
 def add_names(parser: CommandParser, what: str = "mirrors; all of them if none is named") -> None:

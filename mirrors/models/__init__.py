@@ -2,6 +2,7 @@
 
 from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
+from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.snapshot import LayerFacts, Snapshot, SnapshotBlob
@@ -14,6 +15,7 @@ __all__ = [
     "BundleSnapshot",
     "Export",
     "LayerFacts",
+    "LoginKind",
     "Mirror",
     "Role",
     "Run",
@@ -24,4 +26,5 @@ __all__ = [
     "Step",
     "SyncRun",
     "User",
+    "WithLogin",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django.db import models
 from django.db.models import F
 
+from mirrors.models.login import WithLogin
 from mirrors.registry.references import host_of
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
 
@@ -113,12 +114,12 @@ class Mirror(models.Model):
         self.save(update_fields=["current"])
 
 
-class Source(models.Model):
+class Source(WithLogin):
     """One place a mirror is fetched from, with what it last answered.
 
     `memory` is what the registry client remembers (scheme, challenge). `matching_digest` is the manifest digest this
     source gives to the content of `matching_snapshot`: the same layer is pushed to every registry under a manifest
-    digest of its own. `password_sealed` is encrypted with the key outside the database.
+    digest of its own.
     """
 
     mirror = models.ForeignKey(Mirror, on_delete=models.CASCADE, related_name="sources")
@@ -126,8 +127,6 @@ class Source(models.Model):
     reference = models.CharField(max_length=500)
     insecure = models.BooleanField(default=False)
     ca_pem = models.TextField(blank=True)
-    username = models.CharField(max_length=200, blank=True)
-    password_sealed = models.TextField(blank=True)
     memory = models.JSONField(default=dict, blank=True)
     asked_at = models.DateTimeField(null=True, blank=True)
     answered_at = models.DateTimeField(null=True, blank=True)

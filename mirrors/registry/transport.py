@@ -10,7 +10,7 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -31,7 +31,8 @@ CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 class Connection:
     """How to reach one source. `insecure`: plain HTTP or an unverified certificate is taken. `ca_pem`: certificates
     trusted beside the system's. `proxy`: `http://[user:password@]host:port`, or "" for the environment's.
-    `username`/`password`, or `token` (sent as `Bearer` as it is)."""
+    `username`/`password`, or `token` (sent as `Bearer` as it is), or `identity_token` (a refresh token that a
+    registry's token server takes in place of a password)."""
 
     insecure: bool = False
     ca_pem: str = field(default="", repr=False)
@@ -39,6 +40,11 @@ class Connection:
     username: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    def without_login(self) -> "Connection":
+        """The same way, as nobody."""
+        return replace(self, username="", password="", token="", identity_token="")
 
     def basic(self) -> str:
         """The Authorization of HTTP Basic (RFC 7617), "" where there is no user name."""
@@ -52,7 +58,9 @@ class Connection:
             proxy_password = urlsplit(self.proxy).password or ""
         except ValueError:
             proxy_password = ""
-        return [secret for secret in (self.password, self.token, proxy_password) if len(secret) >= 4]
+        return [
+            secret for secret in (self.password, self.token, self.identity_token, proxy_password) if len(secret) >= 4
+        ]
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _source(source: Any, now: datetime) -> dict[str, object]:
         "waits": source.retry_at if source.retry_at is not None and source.retry_at > now else None,
         "skew": timedelta(seconds=abs(skew)) if abs(skew) >= SKEW_WORTH_TELLING else None,
         "skew_ahead": skew > 0,
-        "has_credentials": bool(source.username or source.password_sealed),
+        "login": source.login_means,
         "has_ca": bool(source.ca_pem),
     }
 

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from mirrors import connections, mirroring, wording
 from mirrors.connections import OutboundRefused
 from mirrors.forms import MirrorForm, rhythm
+from mirrors.forms.login import SECRET_FIELDS
 from mirrors.mirror_rules import RuleBroken
 from mirrors.mirroring import MirroringError, StillInBundles
 from mirrors.models import Mirror
@@ -40,7 +41,7 @@ def mirrors(request: HttpRequest) -> HttpResponse:
     return render(request, "settings/mirrors.html", context)
 
 
-@sensitive_post_parameters("password")
+@sensitive_post_parameters(*SECRET_FIELDS)
 @require_http_methods(["GET", "HEAD", "POST"])
 @administrator_required
 def mirror_create(request: HttpRequest) -> HttpResponse:
@@ -65,7 +66,7 @@ def mirror_create(request: HttpRequest) -> HttpResponse:
     return _form_page(request, form, kind, None)
 
 
-@sensitive_post_parameters("password")
+@sensitive_post_parameters(*SECRET_FIELDS)
 @require_http_methods(["GET", "HEAD", "POST"])
 @administrator_required
 def mirror_edit(request: HttpRequest, name: str) -> HttpResponse:

@@ -338,10 +338,12 @@ def test_a_password_is_in_no_error_and_no_step(make_mirror, fake, push_db, sync_
     fake.require_basic("reader", "right horse")
     push_db(fake, hours_ago(1))
     mirror = make_mirror("trivy-db", sources=[fake.reference(REPOSITORY, "2")])
-    mirror.sources.update(username="reader", password_sealed=content.vault().encrypt("wrong-horse-battery"))
+    mirror.sources.update(
+        login="basic", username="reader", secret_sealed=content.vault().encrypt("wrong-horse-battery")
+    )
     run = sync_now(mirror)
     assert run.state == State.FAILED and "401" in run.error
     told = run.error + "".join(run.steps.values_list("text", flat=True))
     assert "wrong-horse" not in told
-    mirror.sources.update(password_sealed=content.vault().encrypt("right horse"))
+    mirror.sources.update(secret_sealed=content.vault().encrypt("right horse"))
     assert sync_now(mirror).state == State.SUCCEEDED

@@ -188,7 +188,9 @@ def test_a_failing_source_is_told_and_the_next_one_serves(make_mirror, fake, oth
 def test_a_source_whose_password_cannot_be_read_is_passed_over(make_mirror, fake, other, push_db, sync_now):
     push_db(other, hours_ago(4))
     mirror = make_mirror("trivy-db", sources=[fake.reference(REPOSITORY, "2"), other.reference(REPOSITORY, "2")])
-    mirror.sources.filter(position=0).update(username="otto", password_sealed="sealed with a key that is gone")
+    mirror.sources.filter(position=0).update(
+        login="basic", username="otto", secret_sealed="sealed with a key that is gone"
+    )
     run = sync_now(mirror)
     assert run.state == State.SUCCEEDED
     assert "is missing" in mirror.sources.get(position=0).error

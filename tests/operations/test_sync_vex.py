@@ -216,10 +216,27 @@ def test_a_login_goes_to_the_sources_host_only(make_mirror, fake, other, sync_no
     fake.put_file(WELL_KNOWN, manifest(other.url(ARCHIVE) + "//vexhub-main"))
     other.put_file(ARCHIVE, archive())
     mirror = make_mirror("vexhub", "vex", sources=[fake.url("/hub").replace("127.0.0.1", "localhost")])
-    mirror.sources.update(username="reader", password_sealed=content.vault().encrypt("right horse"))
+    mirror.sources.update(login="basic", username="reader", secret_sealed=content.vault().encrypt("right horse"))
     sync_now(mirror)
     assert "Authorization" in fake.requests[0].headers
     assert all("Authorization" not in request.headers for request in other.requests)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_token_is_sent_with_the_first_request_and_to_no_other_host(moved, make_mirror, fake, other, sync_now):
+    fake.put_file(WELL_KNOWN, manifest(fake.url(ARCHIVE) + "//vexhub-main"))
+    fake.put_file(ARCHIVE, archive())
+    if moved:
+        other.put_file(ARCHIVE, archive())
+        fake.fault(ARCHIVE, status=302, headers={"Location": other.url(ARCHIVE)}, times=None)
+    mirror = make_mirror("vexhub", "vex", sources=[fake.url("/hub")])
+    mirror.sources.update(login="token", secret_sealed=content.vault().encrypt("geheim-123"))
+    run = sync_now(mirror)
+    assert (run.state, run.requests) == (State.SUCCEEDED, 3 if moved else 2)
+    assert {request.headers["Authorization"] for request in fake.requests} == {"Bearer geheim-123"}
+    assert len(other.requests) == moved
+    assert all("Authorization" not in request.headers for request in other.requests)
+    assert not any("geheim" in step.text for step in run.steps.all())
 
 
 # Serving

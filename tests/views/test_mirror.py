@@ -87,7 +87,7 @@ def test_never_synced_is_a_page_too(as_operator, mirror):
 def test_it_shows_how_sources_are(as_viewer, mirror):
     first, second = mirror.sources.all()
     first.error, first.asked_at, first.clock_skew_seconds = "It answered 429.", timezone.now(), 240
-    first.username, first.password_sealed = "robot", "sealed-secret"
+    first.login, first.username, first.secret_sealed = "basic", "robot", "sealed-secret"
     first.save()
     second.lagging, second.answered_at = True, timezone.now() - HOUR
     second.save()

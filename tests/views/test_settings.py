@@ -171,7 +171,7 @@ def test_it_adds_a_mirror_and_goes_to_its_page(as_administrator):
         ({"proxy": "squid"}, "proxy", "http://host:port"),
         ({"ca_pem": "x"}, "ca_pem", "no readable certificate"),
         ({"hold_for": "nowhere.example"}, "hold_for", "None of the sources is at"),
-        ({"login": "set", "username": "u", "hold_for": "ghcr.io"}, "password", "Give the password"),
+        ({"login": "basic", "username": "u", "hold_for": "ghcr.io"}, "password", "Give the password"),
     ],
 )
 def test_what_cannot_be_kept_is_422_at_its_field(as_administrator, mirror, changes, field, said):
@@ -212,30 +212,53 @@ def test_of_two_open_forms_the_second_is_told(as_administrator, mirror):
 
 
 def test_a_login_is_set_for_one_host_kept_and_cleared_and_never_shown(as_administrator, mirror):
-    login = {"login": "set", "username": "robot", "password": "geheim-123"}
+    login = {"login": "basic", "username": "robot", "password": "geheim-123"}
     answer = save(as_administrator, **login)
     assert answer.status_code == 422 and "it would go to one.example and two.example" in answer.text
     assert "geheim" not in answer.text
     assert save(as_administrator, hold_for="one.example", **login).status_code == 302
     one, two = sources(mirror)
     assert (one.username, two.username) == ("robot", "")
-    assert content.vault().decrypt(one.password_sealed) == "geheim-123"
+    assert content.vault().decrypt(one.secret_sealed) == "geheim-123"
 
     page = as_administrator.get(EDIT)
     assert page.context["form"]["hold_for"].value() == "one.example"
-    assert "geheim" not in page.text and one.password_sealed not in page.text and "as robot" in page.text
+    assert "geheim" not in page.text and one.secret_sealed not in page.text and "as robot" in page.text
     assert save(as_administrator, schedule="2h").status_code == 302
-    assert sources(mirror)[0].password_sealed == one.password_sealed
+    assert sources(mirror)[0].secret_sealed == one.secret_sealed
     # A further repository there is logged in at as well; one elsewhere is not.
     save(as_administrator, sources="one.example/db:2\none.example/other:2\nthree.example/db:2")
     assert [source.username for source in sources(mirror)] == ["robot", "robot", ""]
     # Another user needs a password of their own; the same one may keep theirs.
-    assert save(as_administrator, login="set", username="eve", password="").status_code == 422
-    assert save(as_administrator, login="set", username="robot", password="").status_code == 302
-    assert content.vault().decrypt(sources(mirror)[1].password_sealed) == "geheim-123"
-    save(as_administrator, login="clear")
-    assert [source.password_sealed for source in sources(mirror)] == ["", "", ""]
+    assert save(as_administrator, login="basic", username="eve", password="").status_code == 422
+    assert save(as_administrator, login="basic", username="robot", password="").status_code == 302
+    assert content.vault().decrypt(sources(mirror)[1].secret_sealed) == "geheim-123"
+    save(as_administrator, login="none")
+    assert [source.secret_sealed for source in sources(mirror)] == ["", "", ""]
     assert "geheim" not in " ".join(AuditEntry.objects.values_list("detail", flat=True))
+
+
+def test_a_token_and_a_docker_config_are_kept_told_by_kind_and_never_shown(as_administrator, mirror):
+    answer = save(as_administrator, login="token", token="zwei geheime", hold_for="one.example")
+    assert answer.status_code == 422 and "geheime" not in answer.text and "one word" in answer.text
+    assert save(as_administrator, login="token", token="geheim-123", hold_for="one.example").status_code == 302
+    one = sources(mirror)[0]
+    assert (one.login, content.vault().decrypt(one.secret_sealed)) == ("token", "geheim-123")
+    page = as_administrator.get(EDIT).text
+    assert "with a token" in page and "geheim" not in page and one.secret_sealed not in page
+    assert save(as_administrator, login="token").status_code == 302
+    assert sources(mirror)[0].secret_sealed == one.secret_sealed
+
+    config = '{"auths": {"one.example": {"username": "u", "password": "geheim-4"}}, "other": "geheim-5"}'
+    answer = save(as_administrator, login="docker", docker_config="geheim" + config)
+    assert answer.status_code == 422 and "geheim" not in answer.text and "not JSON" in answer.text
+    assert save(as_administrator, login="docker", docker_config=config).status_code == 302
+    one, two = sources(mirror)
+    assert (one.login, two.login) == ("docker", "none")
+    assert "geheim-5" not in content.vault().decrypt(one.secret_sealed)
+    assert "with a docker config file" in as_administrator.get(EDIT).text
+    told = " ".join(AuditEntry.objects.values_list("detail", flat=True))
+    assert "token set" in told and "docker config file set" in told and "geheim" not in told
 
 
 def test_a_certificate_for_one_host_leaves_the_others_alone(as_administrator, mirror):

@@ -1,7 +1,6 @@
 """`manage.py mirror list|add|edit|remove|test`: what the settings pages do, for scripts."""
 
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -16,8 +15,9 @@ from mirrors.management.commanding import (
     Problem,
     add_names,
     mirrors_named,
-    password_from_stdin,
+    read_text,
 )
+from mirrors.management.logging_in import add_login_options, check_login_options, has_login, login_from
 from mirrors.mirror_rules import LARGEST_CA, RuleBroken, SourceSpec
 from mirrors.mirroring import MirroringError, Settings, UnknownMirror
 from mirrors.models import Mirror
@@ -26,7 +26,7 @@ from mirrors.schedule import Schedule
 from mirrors.secrets import SecretError
 from mirrors.trivy.catalogue import KINDS
 
-OUTSIDE = "--insecure, --ca and --username hold for the sources named in the same call: name them with --source."
+OUTSIDE = "--insecure, --ca and logins hold for the sources named in the same call: name them with --source."
 
 
 class Command(PlainCommand):
@@ -84,7 +84,7 @@ class Command(PlainCommand):
             rhythm = Schedule.parse(mirror.schedule_text).sentence()
             self.stdout.write(f"{mirror.name}  ({mirror.kind}, {rhythm}{', ' + state if state else ''})")
             for source in mirror.sources.all():
-                self.stdout.write(f"  {source.reference}{remarks(source.insecure, source.ca_pem, source.username)}")
+                self.stdout.write(f"  {source.reference}{remarks(source.insecure, source.ca_pem, source.login_text)}")
         return 0
 
     def do_add(self, *, name: str, **options: Any) -> int:
@@ -173,18 +173,14 @@ class Command(PlainCommand):
         return Settings(**asked)
 
     def sources(self, options: dict[str, Any]) -> list[SourceSpec] | None:
-        if options["password_stdin"] != bool(options["username"]):
-            raise Problem("--username and --password-stdin go together.", WRONG_USAGE)
+        check_login_options(options)
         if not options["sources"]:
-            if options["insecure"] or options["ca"] or options["username"]:
+            if options["insecure"] or options["ca"] or has_login(options):
                 raise Problem(OUTSIDE, WRONG_USAGE)
             return None
         ca_pem = read_ca(options["ca"]) if options["ca"] else ""
-        password = password_from_stdin() if options["password_stdin"] else ""
-        return [
-            SourceSpec(reference, options["insecure"], ca_pem, options["username"] or "", password)
-            for reference in options["sources"]
-        ]
+        login = login_from(options)
+        return [SourceSpec(reference, options["insecure"], ca_pem, login) for reference in options["sources"]]
 
 
 def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
@@ -200,10 +196,7 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
     parser.add_argument("--schedule", help='6h, 90m, 1d, a cron line in UTC such as "0 6 * * *", or manual')
     parser.add_argument("--insecure", action="store_true", help="take plain HTTP or an unverified certificate")
     parser.add_argument("--ca", metavar="FILE", help="PEM file of certificates to trust beside the system's")
-    parser.add_argument("--username", metavar="U", help="log in as; goes to no host but the sources'")
-    parser.add_argument(
-        "--password-stdin", action="store_true", help="read the password, one line, from standard input"
-    )
+    add_login_options(parser)
     parser.add_argument("--proxy", metavar="URL", help='http://host:port; "" for the environment\'s')
     parser.add_argument("--label", help="what people read on the dashboard")
     parser.add_argument("--due", metavar="AGE", help='limits of freshness such as 9h or 7d; "" for the kind\'s own')
@@ -229,15 +222,11 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
 
 
 def read_ca(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(LARGEST_CA + 1).decode("latin-1")
-    except OSError as error:
-        raise Problem(f"The CA file {path} cannot be read: {error.strerror}.", WRONG_USAGE) from None
+    return read_text(path, "CA file", LARGEST_CA)
 
 
-def remarks(insecure: bool, ca_pem: str, username: str) -> str:
-    words = ["unverified"] * insecure + ["own CA"] * bool(ca_pem) + [f"as {username}"] * bool(username)
+def remarks(insecure: bool, ca_pem: str, login: str) -> str:
+    words = ["unverified"] * insecure + ["own CA"] * bool(ca_pem) + [login] * bool(login)
     return f"  ({', '.join(words)})" if words else ""
 
 
@@ -274,6 +263,7 @@ def described(mirror: Mirror) -> dict[str, Any]:
                 "reference": source.reference,
                 "insecure": source.insecure,
                 "ca": bool(source.ca_pem),
+                "login": source.login,
                 "username": source.username,
                 "asked_at": source.asked_at,
                 "answered_at": source.answered_at,
