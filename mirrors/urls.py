@@ -2,7 +2,20 @@
 
 from django.urls import path
 
-from mirrors.views import account, bundles, dashboard, health, history, mirror, people, record, settings, store, vex
+from mirrors.views import (
+    account,
+    bundles,
+    dashboard,
+    health,
+    history,
+    mirror,
+    people,
+    reading,
+    record,
+    settings,
+    store,
+    vex,
+)
 
 app_name = "mirrors"
 
@@ -47,6 +60,8 @@ urlpatterns = [
     path("password/", account.password, name="password"),
     # For programs
     path("healthz", health.healthz, name="healthz"),
+    # No repository can be called so: its paths go on with manifests, blobs, tags or referrers.
+    path("v2/token", reading.token, name="token"),
     path("vex/<slug:name>/.well-known/vex-repository.json", vex.vex_manifest, name="vex-manifest"),
     path("vex/<slug:name>/<str:file>", vex.vex_archive, name="vex-archive"),
 ]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection
 
+from mirrors import reading, refusals
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, Role, Source, User
 
@@ -38,6 +39,13 @@ def append_only(*, apply: bool) -> None:
     with connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+@pytest.fixture(autouse=True)
+def nobody_was_here_before():
+    """What a process remembers of readers for some seconds is nothing for the next test."""
+    reading.forget(uses=True)
+    refusals.forget()
 
 
 @pytest.fixture

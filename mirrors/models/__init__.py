@@ -5,10 +5,12 @@ from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
+from mirrors.models.serving import AccessToken, Serving
 from mirrors.models.snapshot import LayerFacts, Snapshot, SnapshotBlob
 from mirrors.models.user import Role, User
 
 __all__ = [
+    "AccessToken",
     "AuditEntry",
     "Bundle",
     "BundleBlob",
@@ -20,6 +22,7 @@ __all__ = [
     "Role",
     "Run",
     "RunStep",
+    "Serving",
     "Snapshot",
     "SnapshotBlob",
     "Source",

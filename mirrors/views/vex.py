@@ -1,10 +1,9 @@
-"""VEX repositories as Trivy asks for them: no login, for scanners have none, and no ETag.
+"""VEX repositories as Trivy asks for them: credentials, where they are required, on the first request; and no ETag.
 
 Trivy before 0.73 deletes its copy of the repository on a 304.
 """
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -12,9 +11,10 @@ from django.views.decorators.http import require_safe
 
 from mirrors import content, serving_vex
 from mirrors.views.blobs import ServedBlob, send_blob
+from mirrors.views.reading import reader_required
 
 
-@login_not_required
+@reader_required
 @require_safe
 def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
     snapshot = serving_vex.current_repository(name)
@@ -27,7 +27,7 @@ def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-@login_not_required
+@reader_required
 @require_safe
 def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponseBase:
     snapshot = serving_vex.current_repository(name)
