@@ -320,7 +320,9 @@ def _referrers(client: RegistryClient, reference: Reference, manifest: Manifest)
 
 
 def _kept(manifest: Manifest, role: str, details: dict[str, object] | None = None) -> KeptBlob:
-    return KeptBlob(manifest.digest, len(manifest.raw), role, manifest.media_type, "", details or {})
+    subject = {"subject": manifest.subject.digest} if manifest.subject else {}
+    details = {**subject, **(details or {})}
+    return KeptBlob(manifest.digest, len(manifest.raw), role, manifest.media_type, "", details)
 
 
 def _parts(manifest: Manifest) -> list[KeptBlob]:

@@ -101,10 +101,13 @@ def _add_default_mirrors(now: datetime, demo_upstream: str | None) -> None:
                 due=pace.due,
                 stale=pace.stale,
                 expired=pace.expired,
+                served_as=default.repository,
             )
         else:
             specs = [SourceSpec(reference) for reference in default.sources]
-            wish = mirroring.Settings(kind=default.kind, label=default.label, sources=specs)
+            wish = mirroring.Settings(
+                kind=default.kind, label=default.label, sources=specs, served_as=default.repository
+            )
         mirror = mirroring.add_mirror(default.name, wish, by=BY, now=now)
         Mirror.objects.filter(pk=mirror.pk).update(next_sync_at=now + place * SPREAD)
 

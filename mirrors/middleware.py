@@ -1,12 +1,20 @@
 """What every answer gets: a strict Content-Security-Policy, and a new password before anything else; what none gets."""
 
 from collections.abc import Callable
+from typing import Any
 
+from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from mirrors.views.oci import refusal
+
 Answer = Callable[[HttpRequest], HttpResponse]
+
+# For scanners, which have no session: nobody is looked up.
+PROGRAMS = ("/v2/", "/vex/", "/healthz")
 
 POLICY = "; ".join(
     (
@@ -34,16 +42,32 @@ def no_nul(get_response: Answer) -> Answer:
 
     def answer(request: HttpRequest) -> HttpResponse:
         if "%00" in request.META.get("QUERY_STRING", "") or "\0" in request.path:
-            return HttpResponseBadRequest("The address holds a NUL character.\n", content_type="text/plain")
+            sentence = "The address holds a NUL character."
+            if request.path.startswith("/v2/"):
+                return refusal(400, "NAME_INVALID", sentence)
+            return HttpResponseBadRequest(f"{sentence}\n", content_type="text/plain")
         return get_response(request)
 
     return answer
+
+
+class LoginRequired(LoginRequiredMiddleware):
+    """Django's, but without looking anybody up for a view that needs no login: those are asked the most."""
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., Any], view_args: Any, view_kwargs: Any
+    ) -> HttpResponseBase | None:
+        if not getattr(view_func, "login_required", True):
+            return None
+        return super().process_view(request, view_func, view_args, view_kwargs)
 
 
 def first_password(get_response: Answer) -> Answer:
     """Who was given a password by the program chooses an own one before seeing any other page."""
 
     def answer(request: HttpRequest) -> HttpResponse:
+        if request.path.startswith(PROGRAMS):
+            return get_response(request)
         user = getattr(request, "user", None)
         if user is not None and user.is_authenticated and getattr(user, "must_change_password", False):
             allowed = (reverse("mirrors:password"), reverse("mirrors:logout"), reverse("mirrors:healthz"))

@@ -14,12 +14,12 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
 
-from mirrors import content, logins, record, retention, runs, wording
+from mirrors import content, logins, record, retention, runs, served_names, wording
 from mirrors import mirror_rules as rules
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Bundle, Mirror, Snapshot, Source
 from mirrors.schedule import Schedule
-from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, Kind
 
 
 class MirroringError(Exception):
@@ -36,6 +36,11 @@ class ChangedMeanwhile(MirroringError):
         super().__init__(
             f"Somebody else changed {name} while this form was open. Look at what it says now, and save again."
         )
+
+
+class NameTaken(MirroringError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is already a mirror called {name}. Choose another name.")
 
 
 class StillInBundles(MirroringError):
@@ -74,6 +79,8 @@ class Settings:
     stale: timedelta | Keep | None = KEEP
     expired: timedelta | Keep | None = KEEP
     keep: int | Keep | None = KEEP
+    served_as: str | Keep = KEEP
+    """`REPOSITORY[:TAG]` under /v2/; "" for the mirror's own name."""
     after: str | Keep | None = KEEP
     """The mirror this one stands behind in lists; None is the top."""
 
@@ -103,6 +110,9 @@ COLUMNS = {
     "stale_seconds": "stale after",
     "expired_seconds": "expired after",
     "keep": "snapshots kept",
+    "served_repository": "served as",
+    "served_tag": "served tag",
+    "served_tag_follows": "served tag is the source's",
 }
 FETCHED = frozenset({"kind", "proxy", "platforms", "with_referrers"})
 
@@ -147,6 +157,8 @@ def add_mirror(name: str, wish: Settings, *, by: str, now: datetime, address: st
         raise RuleBroken("sources", "A mirror needs at least one source.")
     try:
         with transaction.atomic():
+            if Mirror.objects.filter(name=name).exists():
+                raise NameTaken(name)
             mirror = Mirror(name=name, label=name, created_at=now, position=_last_position() + 10)
             values = _checked_values(mirror, wish)
             specs = rules.checked_sources(wish.sources, rules.checked_kind(wish.kind))
@@ -160,7 +172,9 @@ def add_mirror(name: str, wish: Settings, *, by: str, now: datetime, address: st
             listed = ", ".join(spec.reference for spec in specs)
             record.write(by, "mirror added", name, f"{mirror.asset.label} from {listed}", address, at=now)
     except IntegrityError:
-        raise MirroringError(f"There is already a mirror called {name}. Choose another name.") from None
+        if not Mirror.objects.filter(name=name).exists():
+            raise
+        raise NameTaken(name) from None
     return mirror
 
 
@@ -334,7 +348,16 @@ def _checked_values(mirror: Mirror, wish: Settings) -> dict[str, Any]:
     for part, limit in zip(("due", "stale", "expired"), limits, strict=True):
         values[f"{part}_seconds"] = None if limit is None else int(limit.total_seconds())
     values["keep"] = rules.checked_keep(asked("keep", mirror.keep), kind)
-    return values
+    served_as = None if isinstance(wish.served_as, Keep) else wish.served_as.strip()
+    return values | served_names.columns(mirror, kind, served_as, _first_source(mirror, wish, kind))
+
+
+def _first_source(mirror: Mirror, wish: Settings, kind: Kind) -> str:
+    """The reference asked first from now on; "" where there is none."""
+    if not isinstance(wish.sources, Keep):
+        return next((rules.checked_reference(spec.reference, kind) for spec in wish.sources), "")
+    first = mirror.sources.order_by("position").first() if mirror.pk else None
+    return first.reference if first else ""
 
 
 def _seconds(value: int | None) -> timedelta | None:
@@ -352,7 +375,7 @@ def _check_kind_change(mirror: Mirror, values: dict[str, Any]) -> None:
 def _said(column: str, value: Any) -> str:
     """A value as the record says it."""
     if value in (None, "", []):
-        return "none" if column in ("proxy", "platforms") else "the kind's own"
+        return "none" if column in ("proxy", "platforms", "served_repository", "served_tag") else "the kind's own"
     if column.endswith("_seconds"):
         return wording.limit_text(timedelta(seconds=value))
     if isinstance(value, bool):

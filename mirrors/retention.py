@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 YOUNG = timedelta(hours=1)
 PARTIALS_KEPT = timedelta(days=7)
 DAMAGED_KEPT = timedelta(days=7)
+# Whoever took the manifest just before a switch still gets its blobs, though only one snapshot is kept.
+REPLACED_KEPT = timedelta(hours=3)
 # Failed logins that lock nobody any more.
 ATTEMPTS_KEPT = timedelta(days=1)
 
@@ -242,7 +244,8 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     """Remove what no longer has to be kept.
 
     1. Bundles past their date: their own files go, the row stays.
-    2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, nor in a bundle.
+    2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, nor in a bundle, nor replaced a
+       short while ago.
     3. Old runs, the steps of less old ones, ended sessions.
     4. Blobs that no row names, interrupted downloads nobody came back for, old damaged files. Last, because a store
        that refuses (StoreError) must not keep rows from going.
@@ -250,7 +253,7 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     store = store or content.store()
     pruned = Pruned()
     pruned.bundles = expire_bundles(now)
-    pruned.snapshots = prune_snapshots()
+    pruned.snapshots = prune_snapshots(now)
     pruned.runs = prune_runs(now)
     pruned.steps = prune_steps(now)
     AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPTS_KEPT).delete()
@@ -278,7 +281,7 @@ def forget_bundle(bundle: Bundle, now: datetime) -> int:
     return Bundle.objects.kept().filter(pk=bundle.pk).update(expired_at=now, recipe={}, work_started_at=None)
 
 
-def prune_snapshots() -> int:
+def prune_snapshots(now: datetime) -> int:
     """Remove snapshots beyond what each mirror keeps; returns how many."""
     keep = {mirror.pk: mirror.kept_snapshots for mirror in Mirror.objects.only("pk", "keep", "kind")}
     surplus: list[int] = []
@@ -294,6 +297,7 @@ def prune_snapshots() -> int:
             # What protects a snapshot is read after its row is locked: a pin or a roll-back that came first is seen.
             locked = list(Snapshot.objects.select_for_update().filter(pk__in=batch).values_list("pk", flat=True))
             going = Snapshot.objects.filter(pk__in=locked, pinned=False).exclude(mirror__current_id=F("pk"))
+            going = going.exclude(replaced_at__gt=now - REPLACED_KEPT)
             going = going.exclude(bundled__in=BundleSnapshot.objects.filter(bundle__expired_at=None))
             removed += going.delete()[1].get("mirrors.Snapshot", 0)
     return removed

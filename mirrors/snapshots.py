@@ -55,7 +55,7 @@ def roll_back(snapshot: Snapshot, *, by: str, now: datetime, reason: str = "", a
             raise SnapshotError("This snapshot is the current one already; nothing was changed.")
         runs.stop_open_runs(mirror, by=by, now=now, reason=f"Stopped: {by} rolled back to {short(target.digest)}.")
         was = short(mirror.current.digest) if mirror.current is not None else "nothing"
-        mirror.switch_to(target)
+        mirror.switch_to(target, now)
         mirror.hold(now, reason or f"Rolled back by {by}")
         detail = f"from {was} to {short(target.digest)}" + (f": {reason}" if reason else "")
         record.write(by, "rolled back", mirror.name, detail, address, at=now)

@@ -113,7 +113,7 @@ def _conclude(lease: runs.Lease, run: SyncRun, story: Story, outcome: Outcome, s
             before = mirror.current
             snapshot = keep(mirror, outcome.fetched, now=now)
             if before is None or before.pk != snapshot.pk:
-                mirror.switch_to(snapshot)
+                mirror.switch_to(snapshot, now)
                 state, note = State.SUCCEEDED, note or _switched(before, snapshot)
             elif story.bytes_downloaded:
                 state, note = State.SUCCEEDED, "What was missing or damaged of it was fetched again."

@@ -1,11 +1,12 @@
 """Every URL of the application, grouped by page."""
 
-from django.urls import path
+from django.urls import path, re_path
 
 from mirrors.views import (
     account,
     bundles,
     dashboard,
+    distribution,
     health,
     history,
     mirror,
@@ -64,4 +65,13 @@ urlpatterns = [
     path("v2/token", reading.token, name="token"),
     path("vex/<slug:name>/.well-known/vex-repository.json", vex.vex_manifest, name="vex-manifest"),
     path("vex/<slug:name>/<str:file>", vex.vex_archive, name="vex-archive"),
+    # The registry; of a name that holds such words itself, the last ones count
+    path("v2/", distribution.base, name="v2"),
+    path("v2", distribution.base),
+    path("v2/_catalog", distribution.catalog, name="v2-catalog"),
+    re_path(r"^v2/(?P<name>(?s:.*))/manifests/(?P<reference>[^/]+)\Z", distribution.manifest, name="v2-manifest"),
+    re_path(r"^v2/(?P<name>(?s:.*))/blobs/(?P<digest>[^/]+)\Z", distribution.blob, name="v2-blob"),
+    re_path(r"^v2/(?P<name>(?s:.*))/tags/list\Z", distribution.tags, name="v2-tags"),
+    re_path(r"^v2/(?P<name>(?s:.*))/referrers/(?P<digest>[^/]+)\Z", distribution.referrers, name="v2-referrers"),
+    re_path(r"^v2/", distribution.nothing),
 ]

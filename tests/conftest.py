@@ -10,6 +10,7 @@ from django.db import connection
 from mirrors import reading, refusals
 from mirrors.blobs import BlobStore
 from mirrors.models import Mirror, Role, Source, User
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -108,6 +109,13 @@ def make_mirror(db):
     def make(name="trivy-db", kind=None, sources=(), *, insecure=True, **fields) -> Mirror:
         fields.setdefault("label", name)
         fields.setdefault("created_at", datetime(2026, 11, 1, tzinfo=UTC))
+        if (kind or name) != "vex":
+            default = next(
+                (each for each in DEFAULT_MIRRORS if each.name == name and each.kind == (kind or name)), None
+            )
+            first = (default.sources if default else [*sources, KINDS[kind or name].default_tag])[0]
+            fields.setdefault("served_repository", default.repository if default else f"mirrors/{name}")
+            fields.setdefault("served_tag", first.rpartition(":")[2] or "latest")
         mirror = Mirror.objects.create(name=name, kind=kind or name, **fields)
         for position, reference in enumerate(sources):
             Source.objects.create(mirror=mirror, position=position, reference=reference, insecure=insecure)

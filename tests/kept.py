@@ -109,5 +109,5 @@ def keep(
             details=details,
         )
     if current:
-        mirror.switch_to(snapshot)
+        mirror.switch_to(snapshot, fetched)
     return snapshot

@@ -70,6 +70,30 @@ def test_it_keeps_the_newest_and_removes_the_rest(store, make_mirror, later):
     assert "Removed 2 snapshots and 4 files" in pruned.sentence()
 
 
+def test_what_was_replaced_a_short_while_ago_stays_for_clients_that_have_its_manifest(store, make_mirror, now):
+    mirror = make_mirror(keep=1)
+    before = keep_build(store, mirror, now - 12 * HOUR)
+    keep_build(store, mirror, now - 6 * HOUR, fetched=now)
+
+    retention.prune(now + retention.REPLACED_KEPT - timedelta(seconds=1))
+    assert Snapshot.objects.filter(pk=before.pk).exists()
+    assert store.has(before.layer_digest)
+    retention.prune(now + retention.REPLACED_KEPT)
+    assert not Snapshot.objects.filter(pk=before.pk).exists()
+
+
+def test_what_a_release_of_a_hold_replaced_stays_a_while_too(store, make_mirror, now):
+    mirror = make_mirror(keep=1)
+    old = keep_build(store, mirror, now - 48 * HOUR)
+    new = keep_build(store, mirror, now - 24 * HOUR)
+    mirror.switch_to(old, now - 20 * HOUR)
+    mirror.switch_to(new, now)
+    retention.prune(now + HOUR)
+    assert set(Snapshot.objects.values_list("pk", flat=True)) == {old.pk, new.pk}
+    retention.prune(now + 4 * HOUR)
+    assert set(Snapshot.objects.values_list("pk", flat=True)) == {new.pk}
+
+
 def test_it_keeps_what_is_current_pinned_or_bundled_however_old(store, make_mirror, later):
     mirror = make_mirror(keep=1)
     made = builds(store, mirror, 5, later)
@@ -94,7 +118,7 @@ def test_a_pin_or_a_roll_back_that_comes_first_is_seen(store, make_mirror, later
         type(mirror).objects.update(current=made[1])
 
     monkeypatch.setattr(retention, "lock_references", pinned_meanwhile)
-    assert retention.prune_snapshots() == 1
+    assert retention.prune_snapshots(later) == 1
     assert set(Snapshot.objects.values_list("pk", flat=True)) == {made[0].pk, made[1].pk, made[3].pk}
 
 

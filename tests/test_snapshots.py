@@ -34,17 +34,17 @@ def actions() -> list[str]:
 
 def test_a_pinned_snapshot_survives_retention(old, new, now):
     snapshots.pin(old, by="otto", now=now, reason=" used in\n an audit\0 ")
-    retention.prune_snapshots()
+    retention.prune_snapshots(now)
     old.refresh_from_db()
     assert (old.pinned, old.pin_reason) == (True, "used in an audit")
     snapshots.unpin(old, by="otto", now=now)
-    retention.prune_snapshots()
+    retention.prune_snapshots(now)
     assert not Snapshot.objects.filter(pk=old.pk).exists()
     assert actions() == ["snapshot pinned", "snapshot unpinned"]
 
 
 def test_it_says_when_retention_was_faster(old, new, now):
-    retention.prune_snapshots()
+    retention.prune_snapshots(now)
     with pytest.raises(SnapshotError, match="has just been removed by retention"):
         snapshots.pin(old, by="otto", now=now)
 

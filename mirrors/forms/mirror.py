@@ -45,6 +45,12 @@ class MirrorForm(LoginPart):
     )
     schedule = forms.CharField(max_length=200, required=False, widget=forms.TextInput(attrs={"spellcheck": "false"}))
     after = forms.ChoiceField(label="Place in lists", initial=HERE)
+    served_as = forms.CharField(
+        label="Served as",
+        max_length=400,
+        required=False,
+        widget=forms.TextInput(attrs={"spellcheck": "false", "autocapitalize": "none"}),
+    )
 
     proxy = forms.CharField(
         max_length=300,
@@ -110,6 +116,8 @@ class MirrorForm(LoginPart):
             del self.fields["name"]
         if kind.name != "oci":
             del self.fields["platforms"], self.fields["with_referrers"]
+        if kind.transport != "oci":
+            del self.fields["served_as"]
         self.offer_logins(next((spec.login for spec in self.present if spec.login.is_set), NO_LOGIN))
 
     @property
@@ -128,6 +136,10 @@ class MirrorForm(LoginPart):
             tag = f"Without a tag, :{kind.default_tag} is taken." if kind.default_tag else "A tag or digest is needed."
             sources = f"One a line, asked in order until one answers: host/path:tag, without https://. {tag}"
         self.fields["sources"].help_text = sources
+        self.fields["served_as"].help_text = (
+            "What scanners ask this instance for: repository or repository:tag. "
+            f"Empty: mirrors/{self.mirror.name if self.mirror else 'NAME'}; without a tag, that of the first source."
+        )
         own = wording.every_text(kind.check_every)
         schedule = self.fields["schedule"]
         schedule.help_text = (
@@ -157,6 +169,7 @@ class MirrorForm(LoginPart):
             "keep": mirror.keep,
             "platforms": " ".join(mirror.platforms),
             "with_referrers": mirror.with_referrers,
+            "served_as": served_text(mirror),
             "seen": mirroring.fingerprint(mirror),
             **{part: compact(timedelta(seconds=value)) if value else "" for part, value in limits.items()},
         }
@@ -183,6 +196,8 @@ class MirrorForm(LoginPart):
         if "platforms" in self.fields:
             asked["platforms"] = re.split(r"[\s,]+", said["platforms"])
             asked["with_referrers"] = said["with_referrers"]
+        if "served_as" in self.fields:
+            asked["served_as"] = said["served_as"]
         return mirroring.Settings(**asked)
 
     def specs(self) -> list[SourceSpec]:
@@ -217,6 +232,12 @@ class MirrorForm(LoginPart):
         """A login that is kept for this source's host."""
         there = (spec.login for spec in self.present if host_of(spec.reference) == host_of(reference))
         return next((login for login in there if login.is_set), NO_LOGIN)
+
+
+def served_text(mirror: Mirror) -> str:
+    """Under which name it is served, as it is typed: the tag only where it is not its source's."""
+    tag = "" if mirror.served_tag_follows else f":{mirror.served_tag}"
+    return f"{mirror.served_repository}{tag}"
 
 
 def held_for(specs: Sequence[SourceSpec]) -> tuple[str, SourceSpec]:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
+from django.utils import timezone
 
 from mirrors.models.login import WithLogin
 from mirrors.registry.references import host_of
@@ -35,6 +36,10 @@ class Mirror(models.Model):
     `schedule` is an interval (6h), a cron expression or `manual`; empty means the kind's own rhythm. Limits and `keep`
     are the kind's unless set. `held_at` keeps syncs from switching. `settings_version` counts edits: a run made with
     older settings may not switch. The attempt fields are written when a run ends.
+
+    `served_repository` and `served_tag` are what it is called under /v2/, empty for kinds that are not served there;
+    of the organisation Trivy's assets have two names for, the canonical one is kept (mirrors/served_names.py).
+    `served_tag_follows`: the tag is that of the first source.
     """
 
     name = models.SlugField(max_length=80, unique=True)
@@ -46,6 +51,9 @@ class Mirror(models.Model):
     proxy = models.CharField(max_length=300, blank=True)
     platforms = models.JSONField(default=list, blank=True)
     with_referrers = models.BooleanField(default=False)
+    served_repository = models.CharField(max_length=200, blank=True)
+    served_tag = models.CharField(max_length=128, blank=True)
+    served_tag_follows = models.BooleanField(default=True)
     due_seconds = models.PositiveBigIntegerField(null=True, blank=True)
     stale_seconds = models.PositiveBigIntegerField(null=True, blank=True)
     expired_seconds = models.PositiveBigIntegerField(null=True, blank=True)
@@ -67,6 +75,15 @@ class Mirror(models.Model):
 
     class Meta:
         ordering = ["position", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                F("served_repository"),
+                F("served_tag"),
+                condition=~Q(served_repository=""),
+                name="one_mirror_per_served_tag",
+            ),
+        ]
+        indexes = [models.Index(fields=["served_repository"])]
 
     def __str__(self) -> str:
         return self.name
@@ -108,8 +125,10 @@ class Mirror(models.Model):
         self.held_at, self.held_reason = None, ""
         self.save(update_fields=["held_at", "held_reason"])
 
-    def switch_to(self, snapshot: Snapshot) -> None:
+    def switch_to(self, snapshot: Snapshot, now: datetime | None = None) -> None:
         """Make a snapshot of this mirror the current one. Callers hold the transaction."""
+        if self.current_id is not None and self.current_id != snapshot.pk:
+            self.snapshots.filter(pk=self.current_id).update(replaced_at=now or timezone.now())
         self.current = snapshot
         self.save(update_fields=["current"])
 

@@ -24,7 +24,8 @@ class Snapshot(models.Model):
 
     `identity` tells contents apart: the manifest digest, for VEX a digest over manifest and archives. `layer_digest`
     is the one layer of a Trivy kind or the (first) VEX archive, else empty. `updated_at` is the content's own date:
-    UpdatedAt of a DB, index.json's updated_at for VEX, `created` of checks, null for oci.
+    UpdatedAt of a DB, index.json's updated_at for VEX, `created` of checks, null for oci. `replaced_at` is when it last
+    ceased to be the current one.
     """
 
     mirror = models.ForeignKey(Mirror, on_delete=models.CASCADE, related_name="snapshots")
@@ -44,6 +45,7 @@ class Snapshot(models.Model):
     published_at = models.DateTimeField(null=True, blank=True)
     fetched_at = models.DateTimeField()
     confirmed_at = models.DateTimeField()
+    replaced_at = models.DateTimeField(null=True, blank=True)
     pinned = models.BooleanField(default=False)
     pin_reason = models.CharField(max_length=200, blank=True)
 
@@ -71,7 +73,8 @@ class SnapshotBlob(models.Model):
     """One blob a snapshot needs; these rows are what keeps a blob in the store.
 
     `details` holds what only one role needs: for `vex-archive` the location as upstream wrote it, subdir, format,
-    spec_version and served name; for children of an index their platform.
+    spec_version and served name; for children of an index their platform; for what refers to another manifest the
+    digest of that `subject`.
     """
 
     class Role(models.TextChoices):

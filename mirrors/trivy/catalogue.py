@@ -59,10 +59,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class DefaultMirror:
+    """A mirror a new instance has. `repository` is upstream's name for it, under which it is served."""
+
     name: str
     kind: str
     label: str
     sources: tuple[str, ...]
+    repository: str = ""
 
 
 CONFIRMED = Limits(timedelta(days=2), timedelta(days=7), timedelta(days=30))
@@ -159,6 +162,7 @@ DEFAULT_MIRRORS: tuple[DefaultMirror, ...] = (
             "public.ecr.aws/aquasecurity/trivy-db:2",
             "docker.io/aquasec/trivy-db:2",
         ),
+        repository="aquasecurity/trivy-db",
     ),
     DefaultMirror(
         "trivy-java-db",
@@ -170,6 +174,7 @@ DEFAULT_MIRRORS: tuple[DefaultMirror, ...] = (
             "public.ecr.aws/aquasecurity/trivy-java-db:1",
             "docker.io/aquasec/trivy-java-db:1",
         ),
+        repository="aquasecurity/trivy-java-db",
     ),
     DefaultMirror(
         "trivy-checks",
@@ -180,6 +185,7 @@ DEFAULT_MIRRORS: tuple[DefaultMirror, ...] = (
             "ghcr.io/aquasecurity/trivy-checks:2",
             "docker.io/aquasec/trivy-checks:2",
         ),
+        repository="aquasecurity/trivy-checks",
     ),
     DefaultMirror(
         "trivy-checks-1",
@@ -190,6 +196,7 @@ DEFAULT_MIRRORS: tuple[DefaultMirror, ...] = (
             "ghcr.io/aquasecurity/trivy-checks:1",
             "docker.io/aquasec/trivy-checks:1",
         ),
+        repository="aquasecurity/trivy-checks",
     ),
     DefaultMirror("vexhub", "vex", "VEX Hub", ("https://github.com/aquasecurity/vexhub",)),
 )

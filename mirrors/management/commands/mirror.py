@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import connections, mirror_rules, mirroring, wording
+from mirrors import connections, mirror_rules, mirroring, served_names, wording
 from mirrors.connections import OutboundRefused, SourceReport
 from mirrors.management.commanding import (
     FAILED,
@@ -63,6 +63,8 @@ class Command(PlainCommand):
     def run(self, *, action: str, **options: Any) -> int:
         try:
             return int(getattr(self, f"do_{action}")(**options))
+        except served_names.Taken as taken:
+            raise Problem(str(taken)) from None
         except RuleBroken as broken:
             raise Problem(str(broken), WRONG_USAGE) from None
         except UnknownMirror as unknown:
@@ -85,6 +87,8 @@ class Command(PlainCommand):
             self.stdout.write(f"{mirror.name}  ({mirror.kind}, {rhythm}{', ' + state if state else ''})")
             for source in mirror.sources.all():
                 self.stdout.write(f"  {source.reference}{remarks(source.insecure, source.ca_pem, source.login_text)}")
+            if mirror.served_repository:
+                self.stdout.write(f"  served as {mirror.served_repository}:{mirror.served_tag}")
         return 0
 
     def do_add(self, *, name: str, **options: Any) -> int:
@@ -163,6 +167,8 @@ class Command(PlainCommand):
                 asked[limit] = mirror_rules.checked_duration(options[limit], limit)
         if options["platforms"] is not None:
             asked["platforms"] = [name for text in options["platforms"] for name in text.split(",")]
+        if options["served_as"] is not None:
+            asked["served_as"] = options["served_as"]
         if options["referrers"] is not None:
             asked["with_referrers"] = options["referrers"]
         if options["first"] or options["after"]:
@@ -203,6 +209,9 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
     parser.add_argument("--stale", metavar="AGE")
     parser.add_argument("--expired", metavar="AGE")
     parser.add_argument("--keep", type=int, metavar="N", help="how many snapshots are kept")
+    parser.add_argument(
+        "--served-as", metavar="REPOSITORY[:TAG]", help='its name under /v2/; "" for mirrors/NAME and the source\'s tag'
+    )
     parser.add_argument(
         "--platform",
         dest="platforms",
@@ -258,6 +267,8 @@ def described(mirror: Mirror) -> dict[str, Any]:
         "platforms": mirror.platforms,
         "referrers": mirror.with_referrers,
         "keep": mirror.kept_snapshots,
+        "served_repository": mirror.served_repository or None,
+        "served_tag": mirror.served_tag or None,
         "sources": [
             {
                 "reference": source.reference,
