@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mirrors import referring
+from mirrors import reading, referring
 from mirrors.digests import digest_of
 from mirrors.models import Snapshot, SnapshotBlob
 from tests.kept import keep_build, keep_vex
@@ -22,6 +22,12 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 @pytest.fixture
 def kept(store, make_mirror) -> Snapshot:
     return keep_build(store, make_mirror("trivy-db"), BUILT)
+
+
+@pytest.fixture(autouse=True)
+def known_switch(db):
+    """Whether a login is required is asked of the database every few seconds, not with each request."""
+    reading.login_required()
 
 
 def body(response) -> bytes:
