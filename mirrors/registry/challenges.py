@@ -100,8 +100,8 @@ def choose(header: str) -> Challenge:
     raise ChallengeError(f"it wants a login by {names[:60]!r}, which is not supported")
 
 
-def scope_of(challenge: Challenge, repository: str) -> str:
-    return challenge.scope or f"repository:{repository}:pull"
+def scope_of(challenge: Challenge, repository: str, actions: str = "pull") -> str:
+    return challenge.scope or f"repository:{repository}:{actions}"
 
 
 def check_realm(realm: str, registry_host: str, registry_scheme: str, *, insecure: bool) -> None:

@@ -3,7 +3,6 @@
 Of oras-py it keeps the shape, the tag listing and the constants; each request goes through an Exchange. It only reads.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -14,10 +13,9 @@ from requests import Response
 
 from mirrors.digests import DigestError, parse_digest
 from mirrors.registry.blobs import BlobTransfer, Sink
+from mirrors.registry.conversation import Conversation
 from mirrors.registry.errors import Hop, RegistryError, clean
-from mirrors.registry.exchange import Exchange, host_of
-from mirrors.registry.faults import HUNG_UP, NO_TLS
-from mirrors.registry.login import Login
+from mirrors.registry.exchange import host_of
 from mirrors.registry.manifests import (
     ACCEPT,
     MANIFEST_LIMIT,
@@ -29,7 +27,7 @@ from mirrors.registry.manifests import (
     parse_manifest,
     plain_type,
 )
-from mirrors.registry.references import REPOSITORY, TAG, Reference, api_host
+from mirrors.registry.references import TAG, Reference, checked_name
 from mirrors.registry.transport import Connection, Listener, Timeouts
 from mirrors.stopping import StopSignal
 
@@ -57,7 +55,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     """Reads from one registry. One object a run and registry; not thread-safe.
 
     `memory` is a JSON-able dict that the caller keeps between runs: the scheme found and the challenge, no secrets.
-    With it an unchanged mirror costs a token and a HEAD. Every method raises RegistryError, or Stopped.
+    With it an unchanged mirror costs a token and a HEAD. `actions` is what tokens are asked for, `pull` or `pull,push`.
+    Every method raises RegistryError, or Stopped.
     """
 
     def __init__(
@@ -69,22 +68,29 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         listener: Listener | None = None,
         timeouts: Timeouts | None = None,
         memory: dict[str, Any] | None = None,
+        actions: str = "pull",
     ) -> None:
+        self.talk = Conversation(
+            registry, connection, stop=stop, listener=listener, timeouts=timeouts, memory=memory, actions=actions
+        )
         super().__init__(hostname=registry)
         self.registry = registry
         self.connection = connection
-        self.memory: dict[str, Any] = dict(memory or {})
-        self._api_host = api_host(registry)
-        self._exchange = Exchange(registry, self._api_host, connection, stop=stop, listener=listener, timeouts=timeouts)
-        self._login = Login(self._exchange, self.memory)
+        self.memory = self.talk.memory
+        self._exchange, self._login = self.talk.exchange, self.talk.login
         self._last: tuple[Reference, Manifest] | None = None
-        kept = self.memory.get("scheme")
-        # The scheme that was answered in, last time or now; "" until then.
-        self._spoken: str = kept if kept == "https" or (kept == "http" and connection.insecure) else ""
-        self.prefix: str = self._spoken or "https"
         self.session = self._exchange.session
         self.auth = _NoAmbientLogin()
         self.auth.session = self.session
+
+    @property
+    def prefix(self) -> str:
+        """The scheme, under the name that oras-py has for it; what it sets itself is not taken."""
+        return self.talk.scheme
+
+    @prefix.setter
+    def prefix(self, scheme: str) -> None:
+        return
 
     @property
     def requests(self) -> int:
@@ -128,12 +134,12 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
         The sink verifies the digest when it is committed; a wrong size is found here.
         """
-        path = f"/v2/{_name(repository)}/blobs/{parse_digest(descriptor.digest)}"
+        path = f"/v2/{checked_name(repository)}/blobs/{parse_digest(descriptor.digest)}"
         transfer = BlobTransfer(
             self._exchange,
             descriptor,
             sink,
-            lambda headers: self._authorized("GET", path, repository, "GET blob", headers),
+            lambda headers: self.talk.ask("GET", path, repository, "GET blob", headers),
         )
         if transfer.is_complete():
             return
@@ -157,10 +163,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def probe_layer(self, repository: str, descriptor: Descriptor) -> list[Hop]:
         """Fetch one byte of a blob and name every host on the way. A RegistryError has those that did answer."""
-        path = f"/v2/{_name(repository)}/blobs/{parse_digest(descriptor.digest)}"
+        path = f"/v2/{checked_name(repository)}/blobs/{parse_digest(descriptor.digest)}"
 
         def attempt() -> list[Hop]:
-            response = self._authorized("GET", path, repository, "GET blob", {"Range": "bytes=0-0"})
+            response = self.talk.ask("GET", path, repository, "GET blob", {"Range": "bytes=0-0"})
             if response.status_code not in (200, 206) and not (response.status_code == 416 and descriptor.size == 0):
                 raise self._exchange.refusal(response, "GET blob")
             if descriptor.size:
@@ -175,9 +181,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     def _head(self, reference: Reference) -> tuple[str | None, str] | None:
         """None where HEAD gave no answer to rely on."""
         operation = "HEAD manifest"
-        response = self._authorized(
-            "HEAD", _manifest_path(reference), reference.repository, operation, {"Accept": ACCEPT}
-        )
+        response = self.talk.ask("HEAD", _manifest_path(reference), reference.repository, operation, {"Accept": ACCEPT})
         self._exchange.drain(response)
         if response.status_code in _HEAD_REFUSED:
             return None
@@ -193,7 +197,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def _manifest(self, reference: Reference, operation: str) -> Manifest:
         path = _manifest_path(reference)
-        response = self._authorized("GET", path, reference.repository, operation, {"Accept": ACCEPT})
+        response = self.talk.ask("GET", path, reference.repository, operation, {"Accept": ACCEPT})
         if response.status_code != 200:
             raise self._exchange.refusal(response, operation)
         stated = self._stated_digest(response, operation)
@@ -219,11 +223,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     def _referrers(self, reference: Reference, digest: str) -> Manifest | None:
         """All pages as one index (its bytes are those of the first page); None where there is no such API."""
         operation = "GET referrers"
-        path = f"/v2/{_name(reference.repository)}/referrers/{digest}"
+        path = f"/v2/{checked_name(reference.repository)}/referrers/{digest}"
         first: Manifest | None = None
         entries: list[Descriptor] = []
         for _ in range(_MOST_REFERRER_PAGES):
-            response = self._authorized("GET", path, reference.repository, operation, {"Accept": OCI_INDEX})
+            response = self.talk.ask("GET", path, reference.repository, operation, {"Accept": OCI_INDEX})
             if response.status_code in (400, 403, 404, 405, 501):
                 self._exchange.drain(response)
                 return None
@@ -270,69 +274,6 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             "It was not taken. If it happens again, something between here and there changes contents.",
         )
 
-    # Requests
-
-    def _authorized(
-        self, method: str, path: str, repository: str, operation: str, headers: Mapping[str, str]
-    ) -> Response:
-        """An answer that is no 401 which a login could have cured. For an insecure source the scheme is found here."""
-        first, failure = self.prefix, None
-        while True:
-            try:
-                response = self._logged_in(method, path, repository, operation, headers)
-            except RegistryError as error:
-                other = self._other_scheme(error)
-                if not other or other == first:
-                    self.prefix = self._spoken or first
-                    # What was spoken before failed for a reason of its own.
-                    raise (failure if failure and self._spoken == first else error) from None
-                failure = error
-            else:
-                if not self._wants_tls(response):
-                    return response
-                if first == "https":
-                    self.prefix = first
-                    return response
-                self._exchange.drain(response)
-                other = "https"
-            self.prefix = other
-
-    def _wants_tls(self, response: Response) -> bool:
-        """Whether this is how TLS servers answer plain HTTP ("Client sent an HTTP request to an HTTPS server")."""
-        return self.prefix == "http" and response.status_code == 400
-
-    def _other_scheme(self, error: RegistryError) -> str:
-        """For an insecure source: the scheme to try where this one seems not to be spoken there, else ""."""
-        if not self.connection.insecure or error.host != self._api_host or error.status is not None:
-            return ""
-        if self.prefix == "http":
-            return "https" if error.code in ("malformed", "server", "refused", "timeout") else ""
-        if error.code == "tls" and error.detail == NO_TLS:
-            return "http"
-        if self._spoken == "https":
-            # TLS was spoken there before: one broken handshake is no reason to go without.
-            return ""
-        no_port = urlsplit(f"//{self._api_host}").port is None
-        is_silent = no_port and error.code in ("refused", "timeout")
-        return "http" if is_silent or (error.code == "tls" and error.detail == HUNG_UP) else ""
-
-    def _logged_in(
-        self, method: str, path: str, repository: str, operation: str, headers: Mapping[str, str]
-    ) -> Response:
-        again = False
-        while True:
-            authorization = self._login.header(repository, self.prefix)
-            url = f"{self.prefix}://{self._api_host}{path}"
-            response = self._exchange.send(method, url, operation, headers=headers, authorization=authorization)
-            if not self._wants_tls(response):
-                self._spoken = self.memory["scheme"] = self.prefix
-            if response.status_code != 401:
-                return response
-            if not self._login.refused(response, repository, authorization, again=again):
-                return response
-            self._exchange.drain(response)
-            again = True
-
     # What oras-py would do by itself
 
     def do_request(
@@ -356,7 +297,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         path = parts.path + (f"?{parts.query}" if parts.query else "")
 
         def attempt() -> Response:
-            response = self._authorized(method, path, repository, operation, headers or {})
+            response = self.talk.ask(method, path, repository, operation, headers or {})
             if response.status_code in (408, 429) or response.status_code >= 500:
                 raise self._exchange.refusal(response, operation)
             if not stream:
@@ -386,17 +327,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self._refuse("push")
 
 
-def _name(repository: str) -> str:
-    """A repository's name, safe to stand in a URL."""
-    if len(repository) > 255 or not REPOSITORY.fullmatch(repository):
-        raise ValueError(f"{repository[:80]!r} is not a repository name.")
-    return repository
-
-
 def _manifest_path(reference: Reference) -> str:
     target = reference.target
     if reference.digest:
         parse_digest(reference.digest)
     elif not TAG.fullmatch(target):
         raise ValueError(f"{target[:80]!r} is not a tag.")
-    return f"/v2/{_name(reference.repository)}/manifests/{target}"
+    return f"/v2/{checked_name(reference.repository)}/manifests/{target}"

@@ -1,6 +1,7 @@
 """The login for one registry from the text of a docker config file (`auths`), as `docker login` and others write it.
 
-Credential helpers are programs of the person's own machine; they are named, not run.
+Credential helpers are programs of the person's own machine; they are named, not run. Podman's files may name a path
+below a host (containers-auth.json(5)): such an entry counts where there is none for the host itself.
 """
 
 import base64
@@ -12,6 +13,9 @@ from urllib.parse import urlsplit
 
 from mirrors.registry.errors import clean
 
+LIMIT = 256 * 1024
+# A user name that only says that the password is an identity token (docker/cli, native_store.go).
+_TOKEN_USER = "<token>"  # noqa: S105  no secret, but the word for one
 _DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
@@ -37,14 +41,16 @@ class Credentials:
 def credentials_for(config_text: str, registry: str) -> Credentials:
     """The login that the file holds for `registry` (host[:port]). Raises DockerConfigError."""
     try:
-        config = json.loads(config_text)
+        config = json.loads(config_text) if len(config_text) <= LIMIT else None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise DockerConfigError("The docker config file is not JSON. Give the text of ~/.docker/config.json.")
     wanted = _host(registry)
     auths = config.get("auths")
-    named = {_host(key): entry for key, entry in auths.items()} if isinstance(auths, dict) else {}
+    named: dict[str, Any] = {}
+    for key, entry in sorted(auths.items(), key=lambda pair: _has_path(pair[0])) if isinstance(auths, dict) else []:
+        named.setdefault(_host(key), entry)
     entry = named.get(wanted)
     found = _credentials(entry, wanted) if isinstance(entry, dict) and entry else None
     if found is not None:
@@ -74,6 +80,8 @@ def _credentials(entry: dict[str, Any], registry: str) -> Credentials | None:
             raise DockerConfigError(f"The docker config file's login for {registry} has control characters in it.")
     if texts["registrytoken"]:
         return Credentials(registry_token=texts["registrytoken"])
+    if username == _TOKEN_USER and password and not texts["identitytoken"]:
+        return Credentials(username, identity_token=password)
     if texts["identitytoken"]:
         return Credentials(username, identity_token=texts["identitytoken"])
     return Credentials(username, password) if username and password else None
@@ -81,7 +89,9 @@ def _credentials(entry: dict[str, Any], registry: str) -> Credentials | None:
 
 def _decoded(auth: str, registry: str) -> tuple[str, str]:
     try:
-        username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+        username, colon, password = (
+            base64.b64decode(auth + "=" * (-len(auth) % 4), validate=True).decode().partition(":")
+        )
     except (binascii.Error, UnicodeError, ValueError):
         colon = ""
     if not colon:
@@ -94,6 +104,11 @@ def _helper(config: dict[str, Any], registry: str, *, is_named: bool) -> str:
     helpers = config.get("credHelpers")
     own = {_host(key): name for key, name in helpers.items()} if isinstance(helpers, dict) else {}
     return clean(str(own.get(registry) or (is_named and config.get("credsStore")) or ""), 60)
+
+
+def _has_path(key: str) -> bool:
+    """Whether the entry is for a path below a host; `/v1/` and `/v2/` are none."""
+    return key.partition("://")[2 if "://" in key else 0].partition("/")[2].strip("/") not in ("", "v1", "v2")
 
 
 def _host(key: str) -> str:

@@ -20,7 +20,11 @@ STATUS_WORDS = {
     405: "method not allowed",
     407: "proxy login required",
     408: "request timeout",
+    409: "conflict",
     410: "gone",
+    412: "precondition failed",
+    413: "request too large",
+    415: "unsupported media type",
     416: "range not satisfiable",
     429: "too many requests",
     451: "unavailable for legal reasons",
@@ -29,6 +33,7 @@ STATUS_WORDS = {
     502: "bad gateway",
     503: "service unavailable",
     504: "gateway timeout",
+    507: "insufficient storage",
 }
 
 CODES = frozenset(
@@ -53,6 +58,9 @@ CODES = frozenset(
         "malformed",
         "proxy",
         "unsupported",
+        "read-only",
+        "full",
+        "damaged",
     }
 )
 

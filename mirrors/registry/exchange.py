@@ -12,11 +12,11 @@ from http.client import HTTPException
 from typing import TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from requests import RequestException, Response
 from urllib3.exceptions import HTTPError
 
+from mirrors.registry.bodies import Body, Outgoing
+from mirrors.registry.certificates import read_certificate
 from mirrors.registry.errors import Hop, RegistryError, answered, clean, redact_url
 from mirrors.registry.faults import explain
 from mirrors.registry.patience import Gauge, Patience, parse_date, parse_retry_after
@@ -34,6 +34,8 @@ _RECORD = 16 * 1024
 _GATHER_SECONDS = 0.05
 MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Those that repeat the request as it was; the others would make a GET of it.
+_FAITHFUL = frozenset({307, 308})
 _NETWORK_ERRORS = (RequestException, HTTPError, HTTPException, OSError, ValueError)
 _PORTS = {"https": 443, "http": 80}
 
@@ -41,7 +43,8 @@ _PORTS = {"https": 443, "http": 80}
 class Exchange:
     """Requests to one source. `name` is how the operator knows it, `home` the host[:port] that answers for it.
 
-    Not thread-safe: one for each run and source. `requests` and `bytes_downloaded` count from its beginning.
+    Not thread-safe: one for each run and source. `requests`, `bytes_downloaded` and `bytes_sent` (of bodies, what
+    went twice counted twice) count from its beginning.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class Exchange:
         self.listener = listener or Listener()
         self.timeouts = timeouts or Timeouts()
         self.session = new_session(connection, stop=stop)
-        self.bytes_downloaded = 0
+        self.bytes_downloaded = self.bytes_sent = 0
         self.hops: list[Hop] = []
+        # `Server` and the names of all headers (lower case) of the source's last answer: they tell products apart.
+        self.answered_with: tuple[str, tuple[str, ...]] = ("", ())
         self._patience = Patience(self.timeouts)
         self._wire = self.session.wire
         self._host = home
@@ -97,23 +102,39 @@ class Exchange:
         """Tell patience of an attempt that broke off after so many bytes that will not have to come again."""
         self._patience.moved(byte_count, seconds_elsewhere)
 
+    def went_well(self) -> None:
+        """Something was done for good, however long the other end took over it."""
+        self._patience.still_good()
+
     # Requests
 
     def send(
-        self, method: str, url: str, operation: str, *, headers: Mapping[str, str], authorization: str = ""
+        self,
+        method: str,
+        url: str,
+        operation: str,
+        *,
+        headers: Mapping[str, str],
+        authorization: str = "",
+        body: Body | None = None,
+        follow: bool = True,
+        patient: bool = False,
     ) -> Response:
-        """The answer, whatever its status, its body unread; redirects are followed (GET and HEAD only).
+        """The answer, whatever its status, its body unread. Redirects are followed unless `follow` is off: of GET and
+        HEAD all, of others those that repeat the request (307, 308).
 
-        `authorization` goes to `url`'s own scheme, host and port and nowhere else.
+        `authorization` goes to `url`'s own scheme, host and port and nowhere else. `patient` waits for the answer as
+        long as after a body: the other end has work to do.
         """
         seen = {url}
         for _ in range(MOST_REDIRECTS + 1):
-            response = self._once(method, url, operation, headers, authorization)
+            response = self._once(method, url, operation, headers, authorization, body, patient or body is not None)
             location = response.headers.get("Location")
-            if response.status_code not in _REDIRECTS or not location:
+            faithful = _REDIRECTS if method in ("GET", "HEAD") else _FAITHFUL
+            if not follow or response.status_code not in faithful or not location:
                 return response
             self.drain(response)
-            target = self._target(url, location, operation)
+            target = self.target(url, location, operation)
             if target in seen:
                 raise self.error("redirect", f"{self.who()} redirects in a circle", operation, "Check its address.")
             seen.add(target)
@@ -124,7 +145,16 @@ class Exchange:
             "redirect", f"{self.who()} redirects more than {MOST_REDIRECTS} times", operation, "Check its address."
         )
 
-    def _once(self, method: str, url: str, operation: str, headers: Mapping[str, str], authorization: str) -> Response:
+    def _once(
+        self,
+        method: str,
+        url: str,
+        operation: str,
+        headers: Mapping[str, str],
+        authorization: str,
+        body: Body | None,
+        patient: bool,
+    ) -> Response:
         self.stop.check()
         parts = urlsplit(url)
         self._host = self.home if self.is_home(parts) else host_of(parts)
@@ -133,19 +163,21 @@ class Exchange:
         sent_before, began = self._wire.requests, time.monotonic()
         all_headers = dict(headers) | ({"Authorization": authorization} if authorization else {})
         left = max(self._patience.left(), 0.05)
-        self._wire.give(left)
+        read = self.timeouts.store if patient else min(self.timeouts.read, left)
+        self._wire.give(max(left, read))
         try:
             self._check_proxy(proxy, operation)
             response = self.session.request(
                 method,
                 url,
                 headers=all_headers,
+                data=self._outgoing(body, operation) if body is not None and body.size else None,
                 stream=True,
                 allow_redirects=False,
-                timeout=(min(self.timeouts.connect, left), min(self.timeouts.read, left)),
+                timeout=(min(self.timeouts.connect, left), read),
                 proxies={parts.scheme: proxy} if proxy else {},
             )
-        except _NETWORK_ERRORS as error:
+        except (*_NETWORK_ERRORS, RegistryError) as error:
             if self._wire.requests > sent_before:
                 self.listener.request(method, redact_url(url), 0, time.monotonic() - began)
             raise self._failed(error, operation) from error
@@ -153,10 +185,26 @@ class Exchange:
         self._wire.phase = "body"
         self.hops.append(self._hop(parts, response))
         if self._host == self.home:
+            self.answered_with = response.headers.get("Server", "")[:80], tuple(map(str.lower, response.headers))
             date = parse_date(response.headers.get("Date"))
             if date is not None:
                 self.listener.clock(self.name, date)
         return response
+
+    def _outgoing(self, body: Body, operation: str) -> Outgoing:
+        return Outgoing(
+            body,
+            self._wire,
+            self.timeouts,
+            self._patience,
+            self.stop,
+            self._sent,
+            lambda: self._slow(operation, "takes", "It is tried again from where it got to."),
+        )
+
+    def _sent(self, byte_count: int) -> None:
+        self.bytes_sent += byte_count
+        self.listener.sent(byte_count)
 
     def is_home(self, parts: SplitResult) -> bool:
         """Whether a URL leads to the source itself, its port written out or not."""
@@ -171,8 +219,8 @@ class Exchange:
                 "Only HTTP proxies can be used; give its address as http://host:port.",
             )
 
-    def _target(self, url: str, location: str, operation: str) -> str:
-        """Where a redirect leads, if it may be followed."""
+    def target(self, url: str, location: str, operation: str) -> str:
+        """Where a redirect or an upload's Location leads. RegistryError (`redirect`) if it may not be followed."""
         try:
             parts = urlsplit(urljoin(url, location[:8192]))
             host, scheme = parts.hostname or "", parts.scheme
@@ -360,16 +408,24 @@ class Exchange:
         )
 
     def _own_words(self, response: Response) -> str:
-        """`CODE: message` of the registry's JSON errors (distribution-spec), bounded; "" where there are none."""
+        """`CODE: message` of the registry's JSON errors (distribution-spec), bounded; "" where there are none.
+
+        A `detail` that is text comes third: GitLab names there the media type that it does not take.
+        """
         body = self.drain(response)
         try:
             errors = json.loads(body).get("errors", [])[:3]
-            pairs = [
-                (clean(str(one.get("code") or ""), 60), clean(str(one.get("message") or ""), 120)) for one in errors
+            said = [
+                (
+                    clean(str(one.get("code") or ""), 60),
+                    clean(str(one.get("message") or ""), 120),
+                    clean(one["detail"], 120) if isinstance(one.get("detail"), str) else "",
+                )
+                for one in errors
             ]
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             return ""
-        return clean("; ".join(": ".join(part for part in pair if part) for pair in pairs), 250)
+        return clean("; ".join(": ".join(part for part in parts if part) for parts in said), 250)
 
     def _failed(self, error: BaseException, operation: str) -> RegistryError:
         if isinstance(error, RegistryError):
@@ -386,10 +442,12 @@ class Exchange:
             operation=operation,
         )
 
-    def _slow(self, operation: str) -> RegistryError:
+    def _slow(
+        self, operation: str, does: str = "sends", advice: str = "What arrived is kept; it goes on from there."
+    ) -> RegistryError:
         minimum = int(self.timeouts.slow_bytes_per_second)
-        what = f"{self.who()} sends less than {minimum} bytes a second"
-        return self.error("slow", what, operation, "What arrived is kept; it goes on from there.", temporary=True)
+        what = f"{self.who()} {does} less than {minimum} bytes a second"
+        return self.error("slow", what, operation, advice, temporary=True)
 
     def too_large(self, limit: int, operation: str) -> RegistryError:
         advice = "Check the address of this source."
@@ -402,7 +460,7 @@ class Exchange:
 
     def _hop(self, parts: SplitResult, response: Response) -> Hop:
         peer: Peer | None = getattr(response.raw, "peer", None)
-        issuer, not_after = _certificate(peer.certificate if peer else b"")
+        issuer, not_after = read_certificate(peer.certificate if peer else b"")
         return Hop(
             host=host_of(parts),
             address=peer.address if peer else "",
@@ -445,19 +503,3 @@ def content_length(response: Response) -> int | None:
     if response.headers.get("Transfer-Encoding") or not (text.isascii() and text.isdigit() and len(text) < 20):
         return None
     return int(text)
-
-
-def _certificate(der: bytes) -> tuple[str, datetime | None]:
-    """Issuer (organization, else common name) and end of validity of a certificate; "" and None if unreadable."""
-    if not der:
-        return "", None
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = [
-            str(attribute.value)
-            for oid in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
-            for attribute in certificate.issuer.get_attributes_for_oid(oid)
-        ]
-        return clean(", ".join(dict.fromkeys(names)), 120), certificate.not_valid_after_utc
-    except (ValueError, TypeError, x509.InvalidVersion):
-        return "", None

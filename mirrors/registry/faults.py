@@ -41,7 +41,8 @@ def explain(
 ) -> RegistryError:
     """The RegistryError for a request that brought no (whole) answer.
 
-    `phase` is the wire's (dns, connect, proxy, tls, answer, body), `proxy` its host:port or "", `who` the subject.
+    `phase` is the wire's (dns, connect, proxy, tls, send, answer, body), `proxy` its host:port or "", `who` the
+    subject.
     """
     chain = list(causes(error))
     code, what, temporary, advice, detail = _explain(chain, phase, proxy, who)
@@ -70,6 +71,11 @@ def _explain(chain: list[BaseException], phase: str, proxy: str, who: str) -> _S
         return _connect(chain, who, timed_out)
     if phase == "tls":
         return _tls(chain, who, timed_out)
+    if phase == "send":
+        advice = "It is tried again from where it got to."
+        if timed_out:
+            return "stalled", f"{who} took nothing of what was sent for too long", True, advice, ""
+        return "truncated", f"{who} closed the connection while it was sent to", True, advice, ""
     if timed_out:
         return "stalled", f"{who} sent nothing for too long", True, "It is tried again at the next sync.", ""
     if phase == "body":

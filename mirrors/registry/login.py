@@ -1,5 +1,8 @@
 """How requests to one registry are authorized: nothing, Basic, a token fetched for a repository, or a fixed token.
 
+A token is fetched by GET with the password (distribution, spec/auth/token.md), or by POST with an identity token
+(spec/auth/oauth.md), which is what `docker login` keeps for Azure's registry and others.
+
 What the registry asked for is remembered (never a secret), so that the next run asks for its token at once instead of
 being refused first.
 """
@@ -11,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from requests import Response
 
+from mirrors.registry.bodies import Text
 from mirrors.registry.challenges import (
     Challenge,
     ChallengeError,
@@ -28,18 +32,30 @@ _OPERATION = "GET token"
 
 
 class Login:
-    """Authorization for one registry during one run. `memory["challenge"]` survives the run."""
+    """Authorization for one registry during one run. `memory["challenge"]` survives the run.
 
-    def __init__(self, exchange: Exchange, memory: dict[str, Any]) -> None:
+    `actions` is what tokens are asked for: `pull`, or `pull,push`.
+    """
+
+    def __init__(self, exchange: Exchange, memory: dict[str, Any], actions: str = "pull") -> None:
+        self._actions = actions
         self._exchange = exchange
         self._memory = memory
         self._connection = exchange.connection
         self._challenge = Challenge.recall(memory.get("challenge"))
         self._is_fresh = False
-        self._tokens: dict[str, tuple[str, float]] = {}
+        self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
 
-    def header(self, repository: str, scheme: str) -> str:
-        """The Authorization for a request about this repository, "" for none; a token is fetched where needed."""
+    @property
+    def realm(self) -> str:
+        """Where the registry sends us for a token, "" where that is not known or not so."""
+        return self._challenge.realm if self._challenge and self._challenge.scheme == "bearer" else ""
+
+    def header(self, repository: str, scheme: str, *, also: str = "") -> str:
+        """The Authorization for a request about this repository, "" for none; a token is fetched where needed.
+
+        `also` names a second repository, which is only read from (a mount).
+        """
         if self._connection.token:
             return f"Bearer {self._connection.token}"
         challenge = self._challenge
@@ -48,7 +64,7 @@ class Login:
         if challenge.scheme == "basic":
             return self._connection.basic()
         try:
-            return f"Bearer {self._token(challenge, repository, scheme)}"
+            return f"Bearer {self._token(challenge, self._scopes(challenge, repository, also), scheme)}"
         except RegistryError as error:
             if self._is_fresh or error.temporary:
                 raise
@@ -56,7 +72,7 @@ class Login:
             self._forget()
             return ""
 
-    def refused(self, response: Response, repository: str, sent: str, *, again: bool) -> bool:
+    def refused(self, response: Response, repository: str, sent: str, *, again: bool, also: str = "") -> bool:
         """Learn from a 401. True if the request is worth sending once more; `again`: it was sent again already."""
         if again or self._connection.token:
             return False
@@ -73,7 +89,7 @@ class Login:
             ) from None
         if challenge.scheme == "basic" and (not self._connection.username or sent.startswith("Basic ")):
             return False
-        self._tokens.pop(scope_of(challenge, repository), None)
+        self._tokens.pop(self._scopes(challenge, repository, also), None)
         self._challenge, self._is_fresh = challenge, True
         self._memory["challenge"] = challenge.remembered()
         return True
@@ -83,27 +99,33 @@ class Login:
         self._tokens.clear()
         self._memory.pop("challenge", None)
 
-    def _token(self, challenge: Challenge, repository: str, scheme: str) -> str:
-        scope = scope_of(challenge, repository)
-        kept = self._tokens.get(scope)
+    def _scopes(self, challenge: Challenge, repository: str, also: str) -> tuple[str, ...]:
+        own = scope_of(challenge, repository, self._actions)
+        return (own, scope_of(challenge, also, "pull")) if also and not challenge.scope else (own,)
+
+    def _token(self, challenge: Challenge, scopes: tuple[str, ...], scheme: str) -> str:
+        kept = self._tokens.get(scopes)
         if kept and time.monotonic() < kept[1]:
             return kept[0]
         exchange = self._exchange
-        authorization = self._connection.basic()
+        authorization, identity = self._connection.basic(), self._connection.identity_token
         try:
             check_realm(challenge.realm, exchange.home, scheme, insecure=self._connection.insecure)
-            if authorization and not may_have_password(challenge.realm, exchange.home):
+            if (authorization or identity) and not may_have_password(challenge.realm, exchange.home):
                 host = clean(urlsplit(challenge.realm).hostname or "", 80)
                 raise ChallengeError(f"its token server {host} is another party, which must not see the password")
         except ChallengeError as error:
             raise self._error(f"{exchange.name} asks for a login, but {error}") from None
-        response = exchange.send(
-            "GET",
-            _token_url(challenge, scope),
-            _OPERATION,
-            headers={"Accept": "application/json"},
-            authorization=authorization,
-        )
+        if identity:
+            response = self._exchange_identity(challenge, scopes, identity)
+        else:
+            response = exchange.send(
+                "GET",
+                _token_url(challenge, scopes),
+                _OPERATION,
+                headers={"Accept": "application/json"},
+                authorization=authorization,
+            )
         if response.status_code != 200:
             raise exchange.refusal(response, _OPERATION)
         try:
@@ -111,18 +133,36 @@ class Login:
         except (ChallengeError, RecursionError, ValueError):
             raise self._error(f"{exchange.name} asks for a login, but its token server sent no usable token") from None
         # A little early, so that it does not expire on the way.
-        self._tokens[scope] = (token, time.monotonic() + seconds * 0.9)
+        self._tokens[scopes] = (token, time.monotonic() + seconds * 0.9)
         return token
+
+    def _exchange_identity(self, challenge: Challenge, scopes: tuple[str, ...], identity: str) -> Response:
+        """No redirect is followed: the secret is in the body, which would go along."""
+        form = {
+            "grant_type": "refresh_token",
+            "service": challenge.service,
+            "client_id": "airgap",
+            "scope": " ".join(scopes),
+            "refresh_token": identity,
+        }
+        return self._exchange.send(
+            "POST",
+            challenge.realm,
+            _OPERATION,
+            headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
+            body=Text(urlencode(form).encode()),
+            follow=False,
+        )
 
     def _error(self, what: str) -> RegistryError:
         advice = "Tell the registry's owner, or give a token that needs no token server."
         return self._exchange.error("auth", what, _OPERATION, advice)
 
 
-def _token_url(challenge: Challenge, scope: str) -> str:
+def _token_url(challenge: Challenge, scopes: tuple[str, ...]) -> str:
     parts = urlsplit(challenge.realm)
     query = parse_qsl(parts.query, keep_blank_values=True)
     if challenge.service:
         query.append(("service", challenge.service))
-    query.append(("scope", scope))
+    query += [("scope", scope) for scope in scopes]
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))

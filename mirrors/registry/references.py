@@ -47,6 +47,13 @@ def api_host(registry: str) -> str:
     return _DOCKER_HUB_API if registry in _DOCKER_HUB else registry
 
 
+def checked_name(repository: str) -> str:
+    """A repository's name, safe to stand in a URL. ValueError otherwise."""
+    if len(repository) > 255 or not REPOSITORY.fullmatch(repository):
+        raise ValueError(f"{repository[:80]!r} is not a repository name.")
+    return repository
+
+
 def host_of(text: str) -> str:
     """`host[:port]` in lower case, of a reference or a web address; nothing is checked."""
     return text.partition("://")[2 if "://" in text else 0].partition("/")[0].lower()

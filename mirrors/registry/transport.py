@@ -58,9 +58,9 @@ class Connection:
             proxy_password = urlsplit(self.proxy).password or ""
         except ValueError:
             proxy_password = ""
-        return [
-            secret for secret in (self.password, self.token, self.identity_token, proxy_password) if len(secret) >= 4
-        ]
+        basic = self.basic().removeprefix("Basic ") if self.password else ""
+        secrets = (self.password, self.token, self.identity_token, proxy_password, basic)
+        return [secret for secret in secrets if len(secret) >= 4]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Timeouts:
     """Patience, in seconds.
 
     connect              to look a name up, connect, and shake hands (each)
-    read                 without a byte
+    read                 without a byte, in either direction
+    store                for the answer to bytes that were sent whole: a registry hashes and moves them first
     slow_bytes_per_second, slow_seconds   less than this averaged over so long is a failure
     attempts             per request; an attempt that made good progress resets the count
     source_seconds       without good progress, all attempts together
@@ -78,6 +79,7 @@ class Timeouts:
 
     connect: float = 10
     read: float = 20
+    store: float = 300
     slow_bytes_per_second: float = 10_000
     slow_seconds: float = 60
     attempts: int = 4
@@ -97,6 +99,9 @@ class Listener:
 
     def received(self, byte_count: int) -> None:
         """So many bytes of a blob or archive arrived."""
+
+    def sent(self, byte_count: int) -> None:
+        """So many bytes of a blob or manifest left, those sent again included."""
 
     def clock(self, registry: str, date: datetime) -> None:
         """The registry's own clock (Date header) said this."""

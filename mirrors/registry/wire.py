@@ -1,4 +1,4 @@
-"""Sockets: how one is found, watched and broken off from another thread.
+"""Sockets: how one is found, watched and broken off from another thread, and heard while it is written to.
 
 urllib3 hides the socket while it connects, shakes hands and waits. A `Wire` is told of it at every stage, so that a
 stop shuts it down at once, and so that every step has an absolute end (a server that sends one byte of its header
@@ -22,6 +22,11 @@ from urllib3.util.wait import wait_for_read
 
 from mirrors.stopping import StopSignal
 
+# Bytes of a body that go out at once. At the slowest speed allowed they take less time than the longest silence.
+AT_ONCE = 64 * 1024
+# So much may wait unsent in the kernel (its buffers take megabytes): what is counted as sent really left.
+_UNSENT = 128 * 1024
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -34,7 +39,7 @@ class Peer:
 class Wire:
     """The connection in use. One request at a time; only `abort` may be called from another thread.
 
-    phase      what is being waited for: dns, connect, proxy, tls, answer or body
+    phase      what is being waited for: dns, connect, proxy, tls, send, answer or body
     requests   HTTP requests sent
     """
 
@@ -89,6 +94,16 @@ class Wire:
         except (OSError, ValueError):
             return False
 
+    def was_answered(self) -> bool:
+        """Whether the other end said something, or hung up, while we are still sending."""
+        connection = self._socket
+        try:
+            if not isinstance(connection, WatchedSocket | WatchedSSLSocket) or not wait_for_read(connection, timeout=0):
+                return False
+            return connection.spoke()
+        except (OSError, ValueError):
+            return True
+
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connected socket within `timeout` seconds in all: name lookup and every address together."""
         self.until(timeout)
@@ -102,6 +117,8 @@ class Wire:
             connection.wire = self
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
                 # A dead first address (often IPv6) must leave time for the others.
                 connection.settimeout(self.left() / (len(addresses) - position))
                 self.hold(connection)
@@ -150,7 +167,7 @@ class Wire:
 
 
 class WatchedSocket(socket.socket):
-    """A socket whose every read ends at the wire's deadline."""
+    """A socket whose every read and write ends at the wire's deadline."""
 
     wire: Wire
 
@@ -158,9 +175,24 @@ class WatchedSocket(socket.socket):
         self.settimeout(self.wire.left())
         return super().recv_into(*args, **kwargs)
 
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self.settimeout(self.wire.left())
+        super().sendall(*args, **kwargs)
+
+    def spoke(self) -> bool:
+        """Whether bytes, or the end, can be read now."""
+        try:
+            self.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
 
 class WatchedSSLSocket(ssl.SSLSocket):
     """The same over TLS; it makes itself known before the handshake, which happens inside its construction."""
+
+    # A byte that was read to see whether any had come.
+    _ahead = b""
 
     def do_handshake(self, block: bool = False) -> None:
         wire = cast(WatchedSSLContext, self.context).wire
@@ -169,8 +201,27 @@ class WatchedSSLSocket(ssl.SSLSocket):
         super().do_handshake(block)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        if self._ahead:
+            memoryview(args[0])[:1] = self._ahead
+            self._ahead = b""
+            return 1
         self.settimeout(cast(WatchedSSLContext, self.context).wire.left())
         return super().recv_into(*args, **kwargs)
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self.settimeout(cast(WatchedSSLContext, self.context).wire.left())
+        super().sendall(*args, **kwargs)
+
+    def spoke(self) -> bool:
+        """Whether bytes, or the end, can be read now. TLS 1.3 sends session tickets by itself, which are none."""
+        if self._ahead:
+            return True
+        self.settimeout(0)
+        try:
+            self._ahead = self.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        return True
 
 
 class WatchedSSLContext(ssl.SSLContext):
@@ -185,6 +236,8 @@ class _Watched:
 
     wire: Wire
     peer: Peer | None = None
+    # Whether the last request went out to its end.
+    _is_whole = True
 
     def _new_conn(self) -> socket.socket:
         me = cast(HTTPConnection, self)
@@ -216,16 +269,25 @@ class _Watched:
         self.peer = Peer(address, certificate or b"")
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self.wire.hold(cast(HTTPConnection, self).sock)
+        me = cast(HTTPConnection, self)
+        self.wire.hold(me.sock)
         self.wire.requests += 1
+        self.wire.until(me.timeout if isinstance(me.timeout, int | float) else 20.0)
+        self._is_whole = False
         super().request(*args, **kwargs)  # type: ignore[misc]
+        self._is_whole = True
 
     def getresponse(self) -> Any:
         timeout = cast(HTTPConnection, self).timeout
         self.wire.until(timeout if isinstance(timeout, int | float) else 20.0)
-        self.wire.phase = "answer"
+        self.wire.phase = "answer" if self._is_whole else "send"
         response = super().getresponse()  # type: ignore[misc]
         response.peer = self.peer
+        if not self._is_whole and cast(HTTPConnection, self).sock is not None:
+            # Answered in the middle of our request, whose rest would be taken for the next one. The answer keeps
+            # its own hold on the socket until it is read.
+            cast(HTTPConnection, self).sock.close()
+            cast(HTTPConnection, self).sock = None
         return response
 
 
@@ -243,7 +305,7 @@ class _HTTPPool(HTTPConnectionPool):
 
     def _new_conn(self) -> Any:
         connection = cast(_WatchedHTTP, super()._new_conn())
-        connection.wire = self.wire
+        connection.wire, connection.blocksize = self.wire, AT_ONCE
         return connection
 
 
@@ -253,7 +315,7 @@ class _HTTPSPool(HTTPSConnectionPool):
 
     def _new_conn(self) -> Any:
         connection = cast(_WatchedHTTPS, super()._new_conn())
-        connection.wire = self.wire
+        connection.wire, connection.blocksize = self.wire, AT_ONCE
         return connection
 
     def _validate_conn(self, conn: Any) -> None:

@@ -135,6 +135,9 @@ class _Authentication:
 class FakeRegistry:
     """See the module's docstring."""
 
+    # What answers requests, where it is not this file's own.
+    handler: type["_Handler"] | None = None
+
     def __init__(self, *, tls: bool | ServerCertificate = False, address: str = "127.0.0.1") -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
@@ -399,7 +402,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.fake = fake
         self.context = context
         self._open: set[socket.socket] = set()
-        super().__init__(address, _Handler)
+        super().__init__(address, fake.handler or _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         self.fake.connections += 1

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mirrors.registry.docker_config import Credentials, DockerConfigError, NotNamed, credentials_for
+from mirrors.registry.docker_config import LIMIT, Credentials, DockerConfigError, NotNamed, credentials_for
 
 
 def auth(text: str) -> str:
@@ -71,3 +71,29 @@ def test_what_is_no_login_is_a_sentence_without_the_secret(text: str) -> None:
     with pytest.raises(DockerConfigError) as refused:
         credentials_for(text, "registry.example")
     assert str(refused.value).endswith(".") and "geheim" not in str(refused.value)
+
+
+def test_an_entry_for_the_host_comes_before_one_for_a_path_below_it() -> None:
+    entries = {f"registry.example{path}": {"auth": auth(f"u{path}:p")} for path in ("/team", "", "/other")}
+    text = json.dumps({"auths": entries})
+    assert credentials_for(text, "registry.example").username == "u"
+    del entries["registry.example"]
+    assert credentials_for(json.dumps({"auths": entries}), "registry.example").username == "u/team"
+
+
+def test_a_token_in_the_place_of_a_password_is_an_identity_token() -> None:
+    found = credentials_for(config({"auth": auth("<token>:refresh")}), "registry.example")
+    assert found == Credentials("<token>", identity_token="refresh")
+
+
+def test_base64_without_its_padding_is_read() -> None:
+    assert credentials_for(config({"auth": auth("u:12").rstrip("=")}), "registry.example") == Credentials("u", "12")
+
+
+def test_a_text_that_is_too_long_is_not_looked_at() -> None:
+    with pytest.raises(DockerConfigError, match="is not JSON"):
+        credentials_for(config({"auth": auth("u:p")}) + " " * LIMIT, "registry.example")
+
+
+def test_no_login_shows_in_a_repr() -> None:
+    assert "geheim" not in repr(Credentials("u", "geheim", "geheim", "geheim"))
