@@ -7,16 +7,14 @@ from mirrors.registry.products import ADVICE, Advice
 
 # What is said of sources, as it is said of destinations.
 _WORDS = (
-    ("this source", "this destination"),
-    ("It is tried again at the next sync.", "It can be pushed again; what is there already is not sent twice."),
     ("The fault is on its side; it is tried again at the next sync.", "The fault is on its side; push again later."),
-    ("it is tried again at the next sync", "push again later"),
+    ("It is tried again at the next sync.", "Push again later; what is there already is not sent twice."),
     ("Sync less often, give this source a login, or put another source first.", "Push again later, or less often."),
-    ("allow it for this destination with --insecure if it must be", "mark this destination as insecure if it must be"),
-    ("allow that for this destination with --insecure", "mark this destination as insecure"),
-    ("Give its CA file with --ca, if", "Give this destination its CA file, if"),
-    ("Check that this destination may be read with these credentials, or without any.", ""),
-    ("repository and tag, or URL", "host, repository and tag"),
+    ("allow it for this source with --insecure if it must be", "mark this destination as insecure if it must be"),
+    ("allow that for this source with --insecure", "mark this destination as insecure"),
+    ("Give its CA file with --ca, if you", "Give this destination its CA file if you"),
+    ("Check the address of this source: repository and tag, or URL.", "Check host and path of this destination."),
+    ("this source", "this destination"),
 )
 _READ_ONLY = re.compile(r"read[ -]?only|readonly|maintenance mode|proxy cache|pull.through", re.I)
 _FULL = re.compile(r"no space left|insufficient storage|disk (?:is )?full|upper limit|quota|storage limit", re.I)

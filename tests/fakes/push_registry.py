@@ -33,6 +33,8 @@ class Trouble:
     cut                     read and keep so many bytes of the body, then hang up without an answer
     lost                    as `cut`, but what was read is forgotten
     silent                  read the body, never answer
+    slow                    (bytes, seconds): read the body in such pieces with such pauses
+    ponder                  seconds of silence between the body and its answer
     stuck                   stop reading the body after so many bytes, keep the connection
     keep                    keep only so many bytes of the chunk, and say so in Range
     lie                     answer 201 and keep nothing
@@ -53,6 +55,8 @@ class Trouble:
     cut: int | None = None
     lost: bool = False
     silent: bool = False
+    slow: tuple[int, float] | None = None
+    ponder: float = 0
     stuck: int | None = None
     keep: int | None = None
     lie: bool = False
@@ -169,8 +173,12 @@ class _PushHandler(_Handler):
             fake._closing.wait()
             self.close_connection = True
             return
+        if trouble.slow is not None:
+            self._read_slowly(length, *trouble.slow)
+            return
         body = self.rfile.read(length if trouble.cut is None else min(trouble.cut, length))
         fake.read_back += len(body)
+        fake._closing.wait(trouble.ponder)
         if trouble.silent:
             fake._closing.wait()
             self.close_connection = True
@@ -187,6 +195,11 @@ class _PushHandler(_Handler):
                 socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
             return
         self._answer(status, headers, text, Fault(headers=trouble.headers))
+
+    def _read_slowly(self, length: int, piece: int, pause: float) -> None:
+        while length > 0 and not self.server.fake._closing.wait(pause):
+            length -= len(self.rfile.read(min(piece, length))) or length
+        self.close_connection = True
 
     def _early(self, status: int, headers: Mapping[str, str | None], body: bytes, length: int) -> None:
         """Answer first; then, as real servers do, read on for a moment so that the answer is not lost to a reset."""

@@ -11,9 +11,11 @@ import pytest
 
 from mirrors.registry.client import RegistryClient
 from mirrors.registry.manifests import Descriptor
+from mirrors.registry.pushing import PushClient
 from mirrors.registry.references import Reference
 from mirrors.registry.transport import Connection, Listener, Timeouts
 from mirrors.stopping import StopSignal
+from tests.fakes.push_registry import PushRegistry
 from tests.fakes.registry import FakeRegistry
 
 LAYER_TYPE = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"
@@ -110,6 +112,38 @@ def client_for(stop: StopSignal, heard: Recorder) -> Callable[..., RegistryClien
         )
 
     return make
+
+
+@pytest.fixture
+def pusher(stop: StopSignal, heard: Recorder) -> Iterator[Callable[..., PushClient]]:
+    """pusher(fake_or_host, timeouts=…, memory=…, chunk_bytes=…, **connection) -> PushClient (insecure unless said)"""
+    made: list[PushClient] = []
+
+    def make(
+        registry: PushRegistry | str,
+        *,
+        timeouts: Timeouts = QUICK,
+        memory: dict[str, Any] | None = None,
+        chunk_bytes: int = 100_000,
+        **connection: Any,
+    ) -> PushClient:
+        host = registry if isinstance(registry, str) else registry.host
+        connection.setdefault("insecure", True)
+        client = PushClient(
+            host,
+            Connection(**connection),
+            stop=stop,
+            listener=heard,
+            timeouts=timeouts,
+            memory=memory,
+            chunk_bytes=chunk_bytes,
+        )
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
 
 
 def reference(fake: FakeRegistry | str, repository: str = "aquasec/trivy-db", tag: str = "2") -> Reference:

@@ -11,11 +11,9 @@ from mirrors.digests import digest_of
 from mirrors.registry.errors import RegistryError
 from mirrors.registry.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor
 from mirrors.registry.pushing import PushClient
-from mirrors.registry.transport import Connection, Timeouts
-from mirrors.stopping import StopSignal
 from tests.fakes.proxy import FakeProxy
 from tests.fakes.push_registry import PushRegistry
-from tests.registry.conftest import LAYER_TYPE, QUICK, Recorder, some_bytes
+from tests.registry.conftest import LAYER_TYPE, Recorder, some_bytes
 
 Make = Callable[..., PushClient]
 REPOSITORY = "team/trivy-db"
@@ -28,38 +26,6 @@ EMPTY = b"{}"
 def fake() -> Iterator[PushRegistry]:
     with PushRegistry() as registry:
         yield registry
-
-
-@pytest.fixture
-def pusher(stop: StopSignal, heard: Recorder) -> Iterator[Make]:
-    """pusher(fake_or_host, timeouts=…, memory=…, chunk_bytes=…, **connection) -> PushClient (insecure unless said)"""
-    made: list[PushClient] = []
-
-    def make(
-        registry: PushRegistry | str,
-        *,
-        timeouts: Timeouts = QUICK,
-        memory: dict[str, Any] | None = None,
-        chunk_bytes: int = 100_000,
-        **connection: Any,
-    ) -> PushClient:
-        host = registry if isinstance(registry, str) else registry.host
-        connection.setdefault("insecure", True)
-        client = PushClient(
-            host,
-            Connection(**connection),
-            stop=stop,
-            listener=heard,
-            timeouts=timeouts,
-            memory=memory,
-            chunk_bytes=chunk_bytes,
-        )
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        client.close()
 
 
 def describe(data: bytes) -> Descriptor:
