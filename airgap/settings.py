@@ -42,6 +42,9 @@ AIRGAP_COURIER_DAYS = environment.number("AIRGAP_COURIER_DAYS", 7, least=1)
 AIRGAP_HISTORY_DAYS = environment.number("AIRGAP_HISTORY_DAYS", 1825, least=30)
 AIRGAP_STEPS_DAYS = environment.number("AIRGAP_STEPS_DAYS", 90, least=1)
 
+# Who pulls what is counted in memory and written down so many seconds later.
+AIRGAP_CONSUMERS_WRITE_SECONDS = 5.0
+
 SECRET_KEY = environment.text("AIRGAP_SECRET_KEY") or environment.kept_secret(AIRGAP_DATA_DIR / "secret-key")
 AIRGAP_CREDENTIALS_KEY_FILE = AIRGAP_DATA_DIR / "credentials-key"
 DEBUG = False

@@ -83,8 +83,7 @@ def require_login(required: bool, *, by: str, now: datetime, address: str = "") 
     """Let anybody read, or only whoever logs in; whether that changed. It holds within seconds everywhere."""
     with transaction.atomic():
         # The row must be there to be locked.
-        Serving.objects.get_or_create(pk=Serving.ONLY)
-        serving = Serving.objects.select_for_update().get(pk=Serving.ONLY)
+        serving = Serving.locked()
         if serving.login_required == required:
             return False
         serving.login_required = required

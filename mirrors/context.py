@@ -12,6 +12,7 @@ SECTIONS = (
     ("/history", "history"),
     ("/runs/", "history"),
     ("/bundles", "bundles"),
+    ("/consumers", "consumers"),
     ("/password/", "password"),
     ("/login/", ""),
 )

@@ -116,7 +116,7 @@ class _Memory:
         self.password_key = secrets.token_bytes(32)
         # As many passwords are hashed at once; the same one never twice.
         self.hashing = [threading.Lock() for _ in range(4)]
-        self.switch: tuple[bool, float] = (False, 0.0)
+        self.serving: tuple[Serving | None, float] = (None, 0.0)
         self.rows: dict[tuple[str, str | int], _Seen] = {}
         self.passwords: dict[bytes, _Password] = {}
         self.uses: dict[int, datetime] = {}
@@ -130,7 +130,7 @@ _memory = _Memory()
 def forget(*, uses: bool = False) -> None:
     """Look everything up again: for the process that changed something. Between tests, unwritten `uses` go, too."""
     with _memory.lock:
-        _memory.switch = (False, 0.0)
+        _memory.serving = (None, 0.0)
         _memory.rows.clear()
         _memory.passwords.clear()
         if uses:
@@ -138,13 +138,18 @@ def forget(*, uses: bool = False) -> None:
             _memory.used_before.clear()
 
 
+def serving() -> Serving:
+    """The settings of everything scanners fetch, as they were some seconds ago at the most. For reading alone."""
+    row, until = _memory.serving
+    if row is None or monotonic() >= until:
+        row = Serving.now()
+        _memory.serving = (row, monotonic() + LOOK_AGAIN_SECONDS)
+    return row
+
+
 def login_required() -> bool:
     """Whether readers must say who they are."""
-    value, until = _memory.switch
-    if monotonic() >= until:
-        value = Serving.now().login_required
-        _memory.switch = (value, monotonic() + LOOK_AGAIN_SECONDS)
-    return value
+    return serving().login_required
 
 
 def reader_of(authorization: str, request: Any, now: datetime) -> Reader:

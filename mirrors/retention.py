@@ -22,7 +22,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.db.models import Count, F, Max, Q, QuerySet, Sum
 
-from mirrors import content, wording
+from mirrors import consumers, content, wording
 from mirrors.blobs import BlobStore
 from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Mirror, RunStep, Snapshot, SnapshotBlob, SyncRun
 from mirrors.trivy.catalogue import MIB
@@ -92,6 +92,7 @@ class Pruned:
     bytes_freed: int = 0
     runs: int = 0
     steps: int = 0
+    consumers: int = 0
     sessions: int = 0
     postponed: bool = False
 
@@ -110,6 +111,7 @@ class Pruned:
                 (self.blobs, "file"),
                 (self.runs, "old run"),
                 (self.steps, "step"),
+                (self.consumers, "silent consumer"),
                 (self.sessions, "ended session"),
             )
             if count
@@ -246,7 +248,7 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     1. Bundles past their date: their own files go, the row stays.
     2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, nor in a bundle, nor replaced a
        short while ago.
-    3. Old runs, the steps of less old ones, ended sessions.
+    3. Old runs, the steps of less old ones, consumers long silent, ended sessions.
     4. Blobs that no row names, interrupted downloads nobody came back for, old damaged files. Last, because a store
        that refuses (StoreError) must not keep rows from going.
     """
@@ -257,6 +259,7 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     pruned.runs = prune_runs(now)
     pruned.steps = prune_steps(now)
     AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPTS_KEPT).delete()
+    pruned.consumers = consumers.forget_old(now)
     pruned.sessions = Session.objects.filter(expire_date__lt=now).delete()[0]
     remove_unreferenced(store, now, pruned)
     pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + store.remove_damaged(now - DAMAGED_KEPT)

@@ -55,6 +55,7 @@ class Held(NamedTuple):
     media_type: str
     mirror_id: int
     snapshot_id: int
+    role: str
 
 
 # For other pages
@@ -141,7 +142,7 @@ def _rows(repository: Repository, roles: Iterable[str]) -> QuerySet[SnapshotBlob
 
 
 def _held(rows: QuerySet[SnapshotBlob]) -> list[Held]:
-    columns = ("digest", "size_bytes", "media_type", "snapshot__mirror_id", "snapshot_id")
+    columns = ("digest", "size_bytes", "media_type", "snapshot__mirror_id", "snapshot_id", "role")
     return [Held(*row) for row in rows.values_list(*columns)]
 
 

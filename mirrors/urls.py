@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from mirrors.views import (
     account,
     bundles,
+    consumers,
     dashboard,
     distribution,
     health,
@@ -40,6 +41,10 @@ urlpatterns = [
     path("bundles/<slug:pk>/", bundles.bundle_detail, name="bundle-detail"),
     path("bundles/<slug:pk>/download", bundles.bundle_download, name="bundle-download"),
     path("bundles/<slug:pk>/delete", bundles.bundle_delete, name="bundle-delete"),
+    # Consumers
+    path("consumers/", consumers.consumers, name="consumers"),
+    path("consumers.csv", consumers.consumers_csv, name="consumers-csv"),
+    path("consumers/settings", consumers.consumers_settings, name="consumers-settings"),
     # Settings
     path("settings/", settings.mirrors, name="settings"),
     path("settings/mirrors/new", settings.mirror_create, name="mirror-create"),

@@ -20,6 +20,8 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 WHITENOISE_AUTOREFRESH = True
+# Tests write it down themselves.
+AIRGAP_CONSUMERS_WRITE_SECONDS = 0
 
 # Tests with threads and processes need a database in a file: SQLite's shared memory does not wait for a lock.
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405

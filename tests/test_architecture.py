@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOOR_0 = {
-    "digests", "freshness", "verdict", "schedule", "stopping", "blobs", "secrets", "wording", "plot",
+    "consumption", "digests", "freshness", "verdict", "schedule", "stopping", "blobs", "secrets", "wording", "plot",
     "trivy", "registry", "bundle", "demo",
 }  # fmt: skip
 DOORS = {

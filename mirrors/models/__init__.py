@@ -2,6 +2,7 @@
 
 from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
+from mirrors.models.consumer import Consumer, Taking
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
@@ -15,6 +16,7 @@ __all__ = [
     "Bundle",
     "BundleBlob",
     "BundleSnapshot",
+    "Consumer",
     "Export",
     "LayerFacts",
     "LoginKind",
@@ -28,6 +30,7 @@ __all__ = [
     "Source",
     "Step",
     "SyncRun",
+    "Taking",
     "User",
     "WithLogin",
 ]

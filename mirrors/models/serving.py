@@ -12,6 +12,9 @@ class Serving(models.Model):
     ONLY = 1
 
     login_required = models.BooleanField(default=False)
+    count_consumers = models.BooleanField(default=True)
+    anonymise_addresses = models.BooleanField(default=False)
+    consumers_days = models.PositiveIntegerField(default=90)
 
     class Meta:
         verbose_name_plural = "serving"
@@ -24,6 +27,12 @@ class Serving(models.Model):
     def now(cls) -> "Serving":
         """The settings as they are kept, or the defaults."""
         return cls.objects.filter(pk=cls.ONLY).first() or cls(pk=cls.ONLY)
+
+    @classmethod
+    def locked(cls) -> "Serving":
+        """The row, for whoever changes it in a transaction."""
+        cls.objects.get_or_create(pk=cls.ONLY)
+        return cls.objects.select_for_update().get(pk=cls.ONLY)
 
 
 class AccessTokenQuerySet(models.QuerySet["AccessToken"]):

@@ -21,6 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from mirrors import content, referring, served_names, serving
 from mirrors.blobs import StoreError
 from mirrors.digests import DIGEST
+from mirrors.models import SnapshotBlob
 from mirrors.registry.manifests import OCI_INDEX, OCI_MANIFEST, ManifestError
 from mirrors.registry.references import TAG
 from mirrors.serving import Held, Repository
@@ -28,6 +29,7 @@ from mirrors.views.blobs import ServedBlob, send_blob
 from mirrors.views.oci import API_VERSION, TEMPORARY, Refusal, refuse_bytes
 from mirrors.views.ranges import matches_any
 from mirrors.views.reading import reader_required
+from mirrors.views.taking import asked, telling
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ def manifest(request: HttpRequest, name: str, reference: str) -> HttpResponse:
     if held is None:
         raise Refusal(404, "MANIFEST_UNKNOWN", _unknown_manifest(repository, name, reference))
     raw = content.store().read(held.digest)
+    asked(request, mirror_id=held.mirror_id, digest=held.digest)
     media_type = held.media_type or (OCI_INDEX if b'"manifests"' in raw else OCI_MANIFEST)
     etag = f'"{held.digest}"'
     headers = {"Docker-Content-Digest": held.digest, "ETag": etag}
@@ -110,7 +113,10 @@ def _send(request: HttpRequest, held: Held) -> HttpResponseBase:
     served = ServedBlob(
         held.digest, held.size, "application/octet-stream", headers={"Docker-Content-Digest": held.digest}
     )
-    return send_blob(request, served, refuse=refuse_bytes)
+    if held.role != SnapshotBlob.Role.LAYER:
+        return send_blob(request, served, refuse=refuse_bytes)
+    told = telling(request, mirror_id=held.mirror_id, snapshot_id=held.snapshot_id, size=held.size)
+    return send_blob(request, served, refuse=refuse_bytes, **told)
 
 
 @registry_view

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from mirrors import content, serving_vex
 from mirrors.views.blobs import ServedBlob, send_blob
 from mirrors.views.reading import reader_required
+from mirrors.views.taking import telling
 
 
 @reader_required
@@ -32,7 +33,8 @@ def vex_manifest(request: HttpRequest, name: str) -> HttpResponse:
 def vex_archive(request: HttpRequest, name: str, file: str) -> HttpResponseBase:
     snapshot = serving_vex.current_repository(name)
     blob = serving_vex.archive_named(snapshot, file) if snapshot else None
-    if blob is None:
+    if snapshot is None or blob is None:
         raise Http404("No archive of this name is mirrored here.")
     kind = "application/zip" if file.endswith(".zip") else "application/gzip"
-    return send_blob(request, ServedBlob(blob.digest, blob.size_bytes, kind), etag=False)
+    told = telling(request, mirror_id=snapshot.mirror_id, snapshot_id=snapshot.pk, size=blob.size_bytes)
+    return send_blob(request, ServedBlob(blob.digest, blob.size_bytes, kind), etag=False, **told)
