@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from django.conf import settings
 
@@ -18,12 +18,14 @@ from mirrors.digests import DigestError, short
 from mirrors.models import Mirror, Source
 from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import Hop, RegistryError
-from mirrors.registry.http import probe_url, read_url
+from mirrors.registry.http import probe_url, read_pointer, read_url
 from mirrors.registry.manifests import Manifest, ManifestError
 from mirrors.registry.references import Reference, ReferenceError
 from mirrors.registry.transport import Connection, Listener, Timeouts
 from mirrors.secrets import SecretError
 from mirrors.stopping import Stopped, StopSignal
+from mirrors.trivy import release
+from mirrors.trivy.release import ReleaseError, ReleaseSource
 from mirrors.trivy.rules import RuleError, check_manifest
 from mirrors.trivy.vex import MANIFEST_LIMIT, VexError, parse_repository, parse_source
 
@@ -48,8 +50,14 @@ DOCUMENTED_HOSTS: dict[str, tuple[str, ...]] = {
     ),
     "github.com": ("codeload.github.com",),
 }
+# Where GitHub sends release files from, which are no archives of its code: today's host, and the one before 2025.
+RELEASE_HOSTS: dict[str, tuple[str, ...]] = {
+    "github.com": ("release-assets.githubusercontent.com", "objects.githubusercontent.com"),
+}
 _UNREACHED = frozenset({"dns", "refused", "timeout", "stalled", "proxy", "tls", "ca"})
-_FAULTS = (RegistryError, ManifestError, RuleError, ReferenceError, DigestError, VexError, SecretError, Stopped)
+_FAULTS = (
+    RegistryError, ManifestError, RuleError, ReferenceError, DigestError, VexError, ReleaseError, SecretError, Stopped,
+)  # fmt: skip
 
 
 class OutboundRefused(Exception):
@@ -66,6 +74,7 @@ class SourceReport:
     """How asking one source went. `hops` are the hosts that answered, in the order met, each once.
 
     `failed_host` is the one that did not, `advice` what to ask for; both empty when `ok`. `offers` is what was found.
+    `transport` is that of the mirror's kind.
     """
 
     mirror: str
@@ -77,6 +86,7 @@ class SourceReport:
     failed_host: str = ""
     advice: str = ""
     seconds: float = 0.0
+    transport: str = "oci"
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,38 @@ def first_found(places: Iterable[Place], fetch: Callable[[Place], Found], refere
                 raise
             refusal = refusal or error
     raise refusal or VexError("source", f"{reference} names no archive.")
+
+
+def latest_version(
+    place: ReleaseSource,
+    connection: Connection,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+) -> tuple[str, tuple[Hop, ...]]:
+    """What a source of release files calls its latest version, by a redirect to it or in the body, and who was asked.
+
+    Raises ReleaseError where the answer names none, RegistryError.
+    """
+    pointer = read_pointer(
+        place.latest_url,
+        connection,
+        lambda target: release.version_in_address(target) is not None,
+        stop=stop,
+        listener=listener,
+        timeouts=timeouts,
+        limit=release.ANSWER_LIMIT,
+    )
+    found = release.version_in_address(pointer.target) or release.version_in_answer(pointer.body)
+    if found is None:
+        raise ReleaseError(
+            "version",
+            f"{place.latest_url} does not say which version is the latest: it should redirect to an address with the "
+            "version in it, or answer with the version as text or JSON. Pin a version, or name another address with "
+            "#latest=https://… behind the source.",
+        )
+    return found, pointer.hops
 
 
 def reference_of(source: Source, mirror: Mirror) -> Reference:
@@ -168,7 +210,8 @@ class _Trial:
     """One source being asked. Reads its row and password before a thread takes over."""
 
     def __init__(self, mirror: Mirror, source: Source, stop: StopSignal, timeouts: Timeouts) -> None:
-        self.mirror_name, self.kind, self.platforms = mirror.name, mirror.asset, set(mirror.platforms)
+        self.mirror_name, self.kind = mirror.name, mirror.asset
+        self.platforms, self.version = [str(name) for name in mirror.platforms], mirror.version
         self.reference = source.reference
         self.stop, self.timeouts = stop, timeouts
         self.hops: list[Hop] = []
@@ -192,13 +235,14 @@ class _Trial:
             _each_once(self.hops),
             offers=offers,
             seconds=time.monotonic() - began,
+            transport=self.kind.transport,
         )
 
     def _failed(self, error: Exception, seconds: float) -> SourceReport:
         host = advice = ""
         if isinstance(error, RegistryError):
             self.hops += error.hops
-            host, advice = error.host, _advice(error, self.hops)
+            host, advice = error.host, _advice(error, self.hops, self.kind.transport)
         return SourceReport(
             self.mirror_name,
             self.reference,
@@ -208,6 +252,7 @@ class _Trial:
             failed_host=host,
             advice=advice,
             seconds=seconds,
+            transport=self.kind.transport,
         )
 
     def _ask(self) -> str:
@@ -215,6 +260,8 @@ class _Trial:
             raise self.trouble or SecretError("The stored password cannot be read.")
         if self.kind.transport == "vex":
             return self._ask_vex(self.connection)
+        if self.kind.transport == "release":
+            return self._ask_release(self.connection)
         return self._ask_registry(self.connection)
 
     # OCI
@@ -280,6 +327,33 @@ class _Trial:
             self.hops += self._probe(url, connection)
         return f"manifest of {repository.name or 'a VEX repository'}, {wording.counted(len(set(urls)), 'archive')}"
 
+    # Release files
+
+    def _ask_release(self, connection: Connection) -> str:
+        place, wanted = release.parse_source(self.reference), release.parse_wanted(self.version)
+        version = wanted.version
+        if wanted.is_latest:
+            own = self._for_url(connection, place.latest_url)
+            version, hops = latest_version(place, own, stop=self.stop, timeouts=self.timeouts)
+            self.hops += hops
+        if reason := self.kind.refused_versions.get(version):
+            raise ReleaseError("version", f"Version {version} is not mirrored: {reason}.")
+        name = place.checksums_name(version)
+        url = place.address(version, name)
+        raw, answer = read_url(
+            url,
+            self._for_url(connection, url),
+            stop=self.stop,
+            timeouts=self.timeouts,
+            limit=release.CHECKSUMS_LIMIT,
+        )
+        self.hops += answer.hops
+        names = [place.file_name(version, platform) for platform in self.platforms]
+        chosen = list(release.chosen(release.parse_checksums(raw, name), names, name))
+        for file in chosen[:1]:
+            self.hops += self._probe(place.address(version, quote(file)), connection)
+        return f"version {version}, {wording.counted(len(chosen), 'file')} with checksums"
+
     def _ask_archive(self, urls: Sequence[str], connection: Connection) -> str:
         """The first candidate that exists; the manifest lies inside and is read at a sync."""
 
@@ -308,7 +382,12 @@ def _each_once(hops: Iterable[Hop]) -> tuple[Hop, ...]:
     return tuple(met.values())
 
 
-def _advice(error: RegistryError, hops: Sequence[Hop]) -> str:
+def documented_hosts(host: str, transport: str) -> tuple[str, ...]:
+    """From where `host` is known to send what this transport fetches."""
+    return (RELEASE_HOSTS if transport == "release" else DOCUMENTED_HOSTS).get(host, ())
+
+
+def _advice(error: RegistryError, hops: Sequence[Hop], transport: str = "oci") -> str:
     """What to ask the firewall's people for, where a host did not answer at all."""
     if error.code not in _UNREACHED:
         return ""
@@ -318,7 +397,7 @@ def _advice(error: RegistryError, hops: Sequence[Hop]) -> str:
             f"{answered[0]} answers, but sends us on to {error.host}, which does not: "
             f"ask for {with_port(error.host)} in the firewall, too."
         )
-    others = DOCUMENTED_HOSTS.get(error.host, ())
+    others = documented_hosts(error.host, transport)
     if others:
         return f"It also sends its data from {wording.joined(others)}: ask for {_all_of(others)} at the same time."
     return ""
@@ -337,12 +416,16 @@ def with_port(host: str, scheme: str = "https") -> str:
 def allow_list(reports: Iterable[SourceReport]) -> list[Gate]:
     """What a firewall must let through for these sources: hosts met, hosts that did not answer, and documented ones."""
     gates: dict[str, str] = {}
+    others: dict[str, str] = {}
     for report in reports:
+        hosts = [with_port(hop.host, hop.scheme) for hop in report.hops]
+        for home in dict.fromkeys([*hosts, with_port(report.failed_host)] if report.failed_host else hosts):
+            for host in documented_hosts(home.removesuffix(":443"), report.transport):
+                others.setdefault(with_port(host), f"documented for {home.removesuffix(':443')}, not met now")
         for hop in report.hops:
             gates[with_port(hop.host, hop.scheme)] = f"through the proxy {hop.proxy}" if hop.proxy else ""
         if report.failed_host and not any(hop.host == report.failed_host for hop in report.hops):
             gates.setdefault(with_port(report.failed_host), "did not answer")
-    for gate in list(gates):
-        for host in DOCUMENTED_HOSTS.get(gate.removesuffix(":443"), ()):
-            gates.setdefault(with_port(host), f"documented for {gate.removesuffix(':443')}, not met now")
+    for host, remark in others.items():
+        gates.setdefault(host, remark)
     return [Gate(host, remark) for host, remark in sorted(gates.items())]

@@ -15,6 +15,7 @@ SECTIONS = (
     ("/consumers", "consumers"),
     ("/password/", "password"),
     ("/login/", ""),
+    ("/files/", ""),
 )
 
 

@@ -61,10 +61,14 @@ class File(Protocol):
 
 
 def current_snapshots(names: Sequence[str] = ()) -> list[Snapshot]:
-    """The current snapshots of the named mirrors in that order, or of all of them. Raises ExportError."""
+    """The current snapshots of the named mirrors in that order, or everything current, which leaves release files out.
+
+    Raises ExportError.
+    """
     mirrors = Mirror.objects.select_related("current").order_by("position", "name")
     if not names:
-        snapshots = [mirror.current for mirror in mirrors if mirror.current is not None]
+        everything = [mirror for mirror in mirrors if mirror.asset.in_everything]
+        snapshots = [mirror.current for mirror in everything if mirror.current is not None]
         if not snapshots:
             first = "Import a bundle first." if settings.AIRGAP_SIDE == "isolated" else "Sync one first."
             raise ExportError(f"There is nothing to export yet: no database holds anything. {first}")
@@ -106,8 +110,8 @@ def _described(snapshot: Snapshot) -> BundledSnapshot:
         label=mirror.label,
         kind=mirror.kind,
         tag=snapshot.tag,
-        # A query may hold a token; what leaves the house names the place without it.
-        reference=snapshot.source_reference.partition("?")[0],
+        # A query may hold a token, and a fragment a host of our own; what leaves the house names the place without.
+        reference=snapshot.source_reference.partition("?")[0].partition("#")[0],
         manifest_digest=snapshot.manifest_digest,
         manifest_size=own.size_bytes,
         manifest_media_type=own.media_type,

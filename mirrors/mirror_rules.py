@@ -17,6 +17,7 @@ from mirrors.logins import NO_LOGIN, Login
 from mirrors.registry.references import Reference, ReferenceError, host_of
 from mirrors.rules import RuleBroken as RuleBroken
 from mirrors.schedule import Schedule, ScheduleError
+from mirrors.trivy import release
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
 from mirrors.trivy.vex import VexError, parse_source
 
@@ -26,6 +27,7 @@ PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
 RESERVED_NAMES = frozenset({"new"})
 MOST_SOURCES = 20
 MOST_KEPT = 1000
+MOST_PLATFORMS = 40
 LARGEST_CA = 1024 * 1024
 _SECRET_QUERY = re.compile(r"[?&](?:[a-z_-]*(?:token|secret|password|signature|sig|key))=", re.IGNORECASE)
 
@@ -124,6 +126,8 @@ def checked_keep(keep: int | None, kind: Kind) -> int | None:
 
 
 def checked_platforms(names: Iterable[str], kind: Kind) -> list[str]:
+    if kind.transport == "release":
+        return _checked_builds(names)
     platforms = sorted({name.strip().lower() for name in names if name.strip()})
     if platforms and kind.name != "oci":
         raise RuleBroken("platforms", f"Platforms are chosen of OCI images only; {kind.label} has none.")
@@ -131,6 +135,33 @@ def checked_platforms(names: Iterable[str], kind: Kind) -> list[str]:
         if not PLATFORM.fullmatch(platform) or len(platform) > 60:
             raise RuleBroken("platforms", f"{platform[:60]!r} is no platform. Write linux/amd64 or linux/arm/v7.")
     return platforms
+
+
+def _checked_builds(names: Iterable[str]) -> list[str]:
+    """Platforms of release files, in the order given, each once; the usual ones where none is named."""
+    try:
+        platforms = [release.parse_platform(name) for name in names if name.strip()]
+    except release.ReleaseError as error:
+        raise RuleBroken("platforms", str(error)) from None
+    platforms = list(dict.fromkeys(platforms)) or list(release.DEFAULT_PLATFORMS)
+    if len(platforms) > MOST_PLATFORMS:
+        raise RuleBroken("platforms", f"At most {MOST_PLATFORMS} files of a release are mirrored.")
+    return platforms
+
+
+def checked_version(text: str, kind: Kind) -> str:
+    """Which version of release files is mirrored; empty for every other kind."""
+    if kind.transport != "release":
+        if text.strip():
+            raise RuleBroken("version", f"A version is chosen of release files only; {kind.label} has none.")
+        return ""
+    try:
+        wanted = release.parse_wanted(text)
+    except release.ReleaseError as error:
+        raise RuleBroken("version", str(error)) from None
+    if reason := kind.refused_versions.get(wanted.version):
+        raise RuleBroken("version", f"Version {wanted.version} is not mirrored: {reason}. Choose another.")
+    return str(wanted)
 
 
 def checked_referrers(wanted: bool, kind: Kind) -> bool:
@@ -186,10 +217,10 @@ def checked_ca(text: str) -> str:
 
 
 def checked_reference(text: str, kind: Kind) -> str:
-    """A source by its kind's rules, as it is kept: an OCI reference with its tag, or a VEX address."""
+    """A source by its kind's rules, as it is kept: an OCI reference with its tag, or a web address."""
     reference = " ".join(text.split())
-    if kind.transport == "vex":
-        kept = _checked_address(reference)
+    if kind.transport in ("vex", "release"):
+        kept = _checked_address(reference, kind)
     else:
         try:
             kept = str(Reference.parse(reference, default_tag=kind.default_tag or None))
@@ -200,11 +231,14 @@ def checked_reference(text: str, kind: Kind) -> str:
     return kept
 
 
-def _checked_address(address: str) -> str:
+def _checked_address(address: str, kind: Kind) -> str:
     try:
-        parse_source(address)
+        if kind.transport == "release":
+            release.parse_source(address)
+        else:
+            parse_source(address)
         parts = urlsplit(address)
-    except (VexError, ValueError) as error:
+    except (VexError, release.ReleaseError, ValueError) as error:
         raise RuleBroken("sources", str(error)) from None
     if "@" in parts.netloc:
         raise RuleBroken("sources", "Write the address without user and password; they have fields of their own.")

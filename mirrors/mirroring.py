@@ -19,7 +19,7 @@ from mirrors import mirror_rules as rules
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Bundle, Mirror, Snapshot, Source
 from mirrors.schedule import Schedule
-from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, Kind
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, Kind
 
 
 class MirroringError(Exception):
@@ -75,6 +75,7 @@ class Settings:
     proxy: str | Keep = KEEP
     platforms: Iterable[str] | Keep = KEEP
     with_referrers: bool | Keep = KEEP
+    version: str | Keep = KEEP
     due: timedelta | Keep | None = KEEP
     stale: timedelta | Keep | None = KEEP
     expired: timedelta | Keep | None = KEEP
@@ -106,6 +107,7 @@ COLUMNS = {
     "proxy": "proxy",
     "platforms": "platforms",
     "with_referrers": "referrers",
+    "version": "version",
     "due_seconds": "due after",
     "stale_seconds": "stale after",
     "expired_seconds": "expired after",
@@ -114,7 +116,7 @@ COLUMNS = {
     "served_tag": "served tag",
     "served_tag_follows": "served tag is the source's",
 }
-FETCHED = frozenset({"kind", "proxy", "platforms", "with_referrers"})
+FETCHED = frozenset({"kind", "proxy", "platforms", "with_referrers", "version"})
 
 
 def find(name: str) -> Mirror:
@@ -137,7 +139,8 @@ def fingerprint(mirror: Mirror) -> str:
 
 def default_sources(kind: str) -> list[str]:
     """What a new mirror of this kind is usually pointed at; empty where there is no usual place."""
-    return next((list(mirror.sources) for mirror in DEFAULT_MIRRORS if mirror.kind == kind), [])
+    usual = (mirror.sources for mirror in (*DEFAULT_MIRRORS, *SUGGESTED_MIRRORS) if mirror.kind == kind)
+    return list(next(usual, ()))
 
 
 # Adding
@@ -341,8 +344,11 @@ def _checked_values(mirror: Mirror, wish: Settings) -> dict[str, Any]:
         values["schedule"] = rules.checked_schedule(asked("schedule", ""))
     if wish.says("proxy"):
         values["proxy"] = rules.checked_proxy(asked("proxy", ""))
-    values["platforms"] = rules.checked_platforms(asked("platforms", mirror.platforms), kind)
+    # Of another kind neither platforms nor versions mean anything.
+    same = kind.name == mirror.kind
+    values["platforms"] = rules.checked_platforms(asked("platforms", mirror.platforms if same else []), kind)
     values["with_referrers"] = rules.checked_referrers(asked("with_referrers", mirror.with_referrers), kind)
+    values["version"] = rules.checked_version(asked("version", mirror.version if same else ""), kind)
     present = {part: _seconds(getattr(mirror, f"{part}_seconds")) for part in ("due", "stale", "expired")}
     limits = rules.checked_limits(kind, *(asked(part, present[part]) for part in ("due", "stale", "expired")))
     for part, limit in zip(("due", "stale", "expired"), limits, strict=True):

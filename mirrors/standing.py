@@ -74,7 +74,7 @@ class Overview:
 def overview(reading: Reading) -> Overview:
     """How all mirrors stand, and the sentence about them."""
     found = standings(list(Mirror.objects.select_related("current")), reading)
-    currents = [standing.current for standing in found if standing.current is not None]
+    currents = [s.current for s in found if s.current is not None and s.mirror.asset.in_everything]
     planned = [s.mirror.next_sync_at for s in found if s.mirror.next_sync_at is not None and s.mirror.enabled]
     attempts = [s.mirror.last_attempt_at for s in found if s.mirror.last_attempt_at is not None]
     return Overview(

@@ -16,6 +16,7 @@ from mirrors import content, retention, runs, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.digests import short
 from mirrors.fetch_oci import sync_oci
+from mirrors.fetch_release import sync_release
 from mirrors.fetch_vex import sync_vex
 from mirrors.job import Fetched, Job, Outcome, SyncFailed
 from mirrors.leases import work_key
@@ -95,7 +96,8 @@ def _fetch(run: SyncRun, story: Story, stop: StopSignal, store: BlobStore) -> Ou
         stop=stop,
         now=timezone.now(),
     )
-    return sync_vex(job) if mirror.asset.transport == "vex" else sync_oci(job)
+    fetch = {"oci": sync_oci, "vex": sync_vex, "release": sync_release}[mirror.asset.transport]
+    return fetch(job)
 
 
 def _fail(lease: runs.Lease, story: Story, sentence: str, *, retry_at: datetime | None = None) -> None:

@@ -8,6 +8,7 @@ from mirrors.views import (
     consumers,
     dashboard,
     distribution,
+    files,
     health,
     history,
     mirror,
@@ -79,4 +80,9 @@ urlpatterns = [
     re_path(r"^v2/(?P<name>(?s:.*))/tags/list\Z", distribution.tags, name="v2-tags"),
     re_path(r"^v2/(?P<name>(?s:.*))/referrers/(?P<digest>[^/]+)\Z", distribution.referrers, name="v2-referrers"),
     re_path(r"^v2/", distribution.nothing),
+    path("files/", files.files, name="files"),
+    path("files/<slug:name>/", files.mirror_files, name="mirror-files"),
+    path("files/<slug:name>/latest", files.latest_release, name="latest-release"),
+    path("files/<slug:name>/<str:version>/", files.release_files, name="release-files"),
+    path("files/<slug:name>/<str:version>/<str:file>", files.release_file, name="release-file"),
 ]

@@ -4,8 +4,11 @@ from datetime import datetime, timedelta
 
 from mirrors.blobs import BlobStore
 from mirrors.demo import assets
+from mirrors.demo.releases import build_release
 from mirrors.digests import digest_of
+from mirrors.fetch_release import media_type_of
 from mirrors.models import Mirror, Snapshot, SnapshotBlob
+from mirrors.trivy.release import BUNDLE_ENDING, identity_of
 
 Role = SnapshotBlob.Role
 
@@ -77,6 +80,40 @@ def keep_vex(store: BlobStore, mirror: Mirror, updated: datetime, *, current: bo
         layer_digest=digest_of(archive),
         source_reference="https://vex.example",
         updated_at=updated,
+    )
+
+
+def keep_release(
+    store: BlobStore,
+    mirror: Mirror,
+    fetched: datetime,
+    version: str = "0.74.0",
+    platforms: tuple[str, ...] = ("Linux-64bit",),
+    *,
+    current: bool = True,
+    **options: int,
+) -> Snapshot:
+    """A release with its checksum file and signatures."""
+    files = build_release(version, platforms, **options)
+    roles = {name: Role.SIGNATURE if name.endswith(".json") else Role.FILE for name in files}
+    checksums = next(iter(files))
+    roles[checksums] = Role.CHECKSUMS
+    details = {name: {"file": name.removesuffix(BUNDLE_ENDING), "identity": identity_of(version)} for name in files}
+    return keep(
+        store,
+        mirror,
+        [
+            (role, files[name], media_type_of(name), name, details[name] if role == Role.SIGNATURE else {})
+            for name, role in roles.items()
+        ],
+        fetched=fetched,
+        current=current,
+        identity=digest_of(repr(sorted(files.items())).encode()),
+        manifest_digest=digest_of(files[checksums]),
+        source_reference="https://github.com/aquasecurity/trivy",
+        version=version,
+        item_count=len(platforms),
+        published_at=fetched - timedelta(hours=5),
     )
 
 

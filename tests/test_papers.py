@@ -187,7 +187,9 @@ def test_what_is_kept_is_what_the_catalogue_keeps():
     text = OPERATING.read_text()
     keep = {name: kind.keep for name, kind in KINDS.items()}
     assert keep["trivy-checks"] == keep["vex"] == keep["oci"]
-    assert f"the newest {keep['trivy-db']} (DB), {keep['trivy-java-db']} (Java DB), {keep['oci']} (others)" in text
+    assert keep["trivy-java-db"] == keep["release"]
+    few = f"{keep['trivy-java-db']} (Java DB and release files)"
+    assert f"the newest {keep['trivy-db']} (DB), {few}, {keep['oci']} (others)" in text
 
 
 # Decisions
@@ -205,8 +207,9 @@ def test_a_decision_has_its_date_status_and_parts(paper):
     assert len(text.splitlines()) <= 60, "one page"
 
 
-def test_decisions_are_numbered_without_gaps_and_listed():
-    assert [int(path.stem[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+def test_decisions_have_numbers_of_their_own_and_are_listed():
+    # Numbers are handed out when work begins, so one may be missing while that goes on.
+    assert len({int(path.stem[:4]) for path in DECISIONS}) == len(DECISIONS)
     listed = (ROOT / "docs" / "decisions" / "README.md").read_text()
     assert all(f"]({path.name})" in listed for path in DECISIONS)
 

@@ -205,6 +205,12 @@ class IncomingBlob:
         self._hash = hashlib.sha256()
         self.offset = 0
 
+    def require(self, digest: str) -> None:
+        """Raise DigestError unless these bytes have this digest."""
+        actual = "sha256:" + self._hash.hexdigest()
+        if actual != digest:
+            raise DigestError("digest", f"The bytes of {digest} have the digest {actual}.")
+
     def commit(self) -> tuple[str, int]:
         """Make it a blob; returns its digest and its size in bytes."""
         digest = "sha256:" + self._hash.hexdigest()

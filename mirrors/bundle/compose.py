@@ -72,6 +72,7 @@ def compose(
         render("index.json", documents.index_json(entries, maker.referrers)),
         *_image_members(snapshots, maker.extra),
         *maker.vex_members,
+        *maker.release_members,
     ]
     sums = render("SHA256SUMS", documents.sha256sums([first, *rest]))
     held = {blob.digest for snapshot in snapshots for blob in snapshot.blobs}
@@ -80,7 +81,7 @@ def compose(
 
 
 class _Maker:
-    """Gathers, snapshot by snapshot, what bundle.json says about each and the members that VEX adds."""
+    """Gathers, snapshot by snapshot, what bundle.json says about each and the members outside of the image layout."""
 
     def __init__(self, store: BlobStore) -> None:
         self.store = store
@@ -88,18 +89,25 @@ class _Maker:
         self.extra: list[BundledBlob] = []
         self.referrers: list[Push] = []
         self.vex_members: list[Member] = []
+        self.release_members: list[Member] = []
         self._vex_folders: set[str] = set()
+        self._release_folders: set[str] = set()
 
     def entries(self, snapshots: Sequence[BundledSnapshot]) -> list[Entry]:
         versions = [_version(self._parsed(snapshot)) for snapshot in snapshots]
         names = name_all(snapshots, versions)
         return [
-            self._vex(snapshot, name) if snapshot.is_vex else self._oci(snapshot, name, version)
+            self._entry(snapshot, name, version)
             for snapshot, name, version in zip(snapshots, names, versions, strict=True)
         ]
 
+    def _entry(self, snapshot: BundledSnapshot, names: Names, version: str) -> Entry:
+        if snapshot.is_vex:
+            return self._vex(snapshot, names)
+        return self._release(snapshot, names) if snapshot.is_release else self._oci(snapshot, names, version)
+
     def _parsed(self, snapshot: BundledSnapshot) -> dict[str, Any]:
-        return {} if snapshot.is_vex else self._manifest(snapshot.manifest_digest)
+        return self._manifest(snapshot.manifest_digest) if snapshot.is_image else {}
 
     def _manifest(self, digest: str) -> dict[str, Any]:
         try:
@@ -130,6 +138,23 @@ class _Maker:
         self.referrers += [push for push in referrers if push not in self.referrers]
         files = {blob.digest: blob_path(blob.digest) for blob in snapshot.blobs}
         return Entry(snapshot, names, version, files, (*pushes, *referrers), complete=not tree.missing)
+
+    def _release(self, snapshot: BundledSnapshot, names: Names) -> Entry:
+        """As it is served: a folder for the mirror and one for the version, files under their own names."""
+        mirror = unique(plain(snapshot.mirror), self._release_folders)
+        self._release_folders.add(mirror)
+        folder = f"files/{mirror}/{plain(snapshot.version)}"
+        files: dict[str, str] = {}
+        for blob in snapshot.with_role(*contents.RELEASE_ROLES):
+            if blob.name in files:
+                continue
+            if plain(blob.name) != blob.name:
+                raise BundleError(
+                    f"{snapshot.label} holds a file called {blob.name[:80]!r}, which no bundle can carry."
+                )
+            files[blob.name] = f"{folder}/{blob.name}"
+            self.release_members.append(Member(files[blob.name], blob.size, blob.digest))
+        return Entry(snapshot, names, snapshot.version, files, folder=folder)
 
     def _vex(self, snapshot: BundledSnapshot, names: Names) -> Entry:
         folder = f"vex/{unique(plain(snapshot.mirror), self._vex_folders)}"
@@ -217,7 +242,7 @@ def blob_path(digest: str) -> str:
 
 def _image_members(snapshots: Sequence[BundledSnapshot], extra: Sequence[BundledBlob]) -> Iterator[Member]:
     """Manifests and configs of all snapshots, then all layers; what several share comes once."""
-    carried = [blob for snapshot in snapshots if not snapshot.is_vex for blob in snapshot.blobs]
+    carried = [blob for snapshot in snapshots if snapshot.is_image for blob in snapshot.blobs]
     small = [blob for blob in [*carried, *extra] if blob.role != contents.LAYER]
     seen: set[str] = set()
     for blob in [*small, *carried]:

@@ -6,6 +6,8 @@ from typing import Any
 
 MANIFEST, INDEX, CONFIG, LAYER = "manifest", "index", "config", "layer"
 VEX_MANIFEST, VEX_ARCHIVE = "vex-manifest", "vex-archive"
+CHECKSUMS, FILE, SIGNATURE = "checksums", "file", "signature"
+RELEASE_ROLES = (CHECKSUMS, FILE, SIGNATURE)
 
 
 class BundleError(Exception):
@@ -17,7 +19,8 @@ class BundledBlob:
     """One blob of a snapshot; `role` is one of the constants above.
 
     A `vex-archive` has in `details`: `location` (the URL as upstream wrote it), `subdir` (the folder of
-    its index, or empty), `format` (`tar.gz`, `zip`, …), `spec_version` and `served` (its stable file name).
+    its index, or empty), `format` (`tar.gz`, `zip`, …), `spec_version` and `served` (its stable file name). A
+    `signature` has `file` (what it is of) and, where they could be read, `identity` and `issuer`.
     """
 
     digest: str
@@ -55,6 +58,15 @@ class BundledSnapshot:
     @property
     def is_vex(self) -> bool:
         return self.kind == "vex"
+
+    @property
+    def is_release(self) -> bool:
+        return self.kind == "release"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it belongs into the image layout."""
+        return not self.is_vex and not self.is_release
 
     @property
     def size(self) -> int:

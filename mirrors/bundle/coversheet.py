@@ -9,6 +9,7 @@ from mirrors.bundle import contents
 from mirrors.bundle.documents import Entry, without_credentials
 from mirrors.trivy.cache import CHECKS_CONTENT
 from mirrors.trivy.catalogue import KINDS
+from mirrors.trivy.release import BUNDLE_ENDING, verify_command
 from mirrors.trivy.vex import SPEC_VERSION
 
 DATE_WORD = {"trivy-db": "built", "trivy-java-db": "built", "trivy-checks": "published", "vex": "updated"}
@@ -28,6 +29,17 @@ nothing in it is made to be executed.
 
 DATA_ONLY = """\
 It holds data only: nothing in it is made to be executed.
+"""
+
+SCRIPTS_AND_PROGRAMS = """\
+It holds data, release files of programs (below, under files/), and two shell
+scripts in plain text, install.sh and push.sh, which are the same in every bundle
+of this version of Airgap. Nothing else in it is made to be executed.
+"""
+
+DATA_AND_PROGRAMS = """\
+It holds data and release files of programs (below, under files/). Nothing else
+in it is made to be executed.
 """
 
 FOREIGN = """\
@@ -87,7 +99,7 @@ def cover_sheet(
 ) -> bytes:
     """The text, UTF-8."""
     parts = [
-        WHAT + (SCRIPTS_INSIDE if scripts else DATA_ONLY),
+        WHAT + _inside(entries, scripts),
         *([FOREIGN] if any(entry.snapshot.kind == "oci" for entry in entries) else []),
         f"  Bundle    {_line(bundle_id)}\n"
         f"  File      {folder}.tar\n"
@@ -102,12 +114,20 @@ def cover_sheet(
     return "\n".join(parts).encode()
 
 
+def _inside(entries: Sequence[Entry], scripts: bool) -> str:
+    if any(entry.snapshot.is_release for entry in entries):
+        return SCRIPTS_AND_PROGRAMS if scripts else DATA_AND_PROGRAMS
+    return SCRIPTS_INSIDE if scripts else DATA_ONLY
+
+
 def _table(entries: Sequence[Entry]) -> Iterator[str]:
     yield f"  {'':<34} {'date of the data':<25} {'bytes':>15}\n"
     for entry in entries:
         snapshot = entry.snapshot
         word = DATE_WORD.get(snapshot.kind, "")
         date = f"{word} {snapshot.updated_at.astimezone(UTC):%Y-%m-%d}" if snapshot.updated_at else "-"
+        if snapshot.is_release:
+            date = f"version {_line(entry.version)}"[:25]
         yield f"  {_line(snapshot.label)[:34]:<34} {date:<25} {snapshot.size:>15,}\n"
 
 
@@ -116,7 +136,8 @@ def _details(entry: Entry) -> Iterator[str]:
     yield f"  {_line(snapshot.label)} ({_line(snapshot.mirror)})\n"
     yield f"    from       {_line(without_credentials(snapshot.reference))}\n"
     yield f"    transport  {'TLS verified' if snapshot.tls_verified else 'TLS NOT verified'}"
-    yield f"; the same layer was seen at {_sources(snapshot.same_layer_sources)}\n"
+    seen = "" if snapshot.is_release else f"; the same layer was seen at {_sources(snapshot.same_layer_sources)}"
+    yield f"{seen}\n"
     if entry.version:
         yield f"    version    {_line(entry.version)}\n"
     if snapshot.updated_at:
@@ -129,6 +150,9 @@ def _details(entry: Entry) -> Iterator[str]:
         for archive in entry.archives:
             yield f"    archive    {archive.blob.digest}\n               {archive.file}\n"
         return
+    if snapshot.is_release:
+        yield from _release_details(entry)
+        return
     yield f"    manifest   {snapshot.manifest_digest}\n"
     for blob in snapshot.with_role(contents.LAYER):
         yield f"    layer      {blob.digest}\n"
@@ -136,9 +160,38 @@ def _details(entry: Entry) -> Iterator[str]:
         yield "    note       only the chosen platforms of this image are carried\n"
 
 
+def _release_details(entry: Entry) -> Iterator[str]:
+    signed = {str(blob.details.get("file")): blob for blob in entry.snapshot.with_role(contents.SIGNATURE)}
+    for blob in entry.snapshot.with_role(contents.FILE):
+        yield f"    file       {blob.digest}\n               {entry.file_of(blob)}\n"
+        if blob.name in signed:
+            signer = _line(str(signed[blob.name].details.get("identity") or ""))
+            yield "    signature  beside it; NOT verified by Airgap"
+            yield f", it states\n               {signer}\n" if signer else "\n"
+
+
+def _release_by_hand(entry: Entry) -> Iterator[str]:
+    """Airgap compared the files with the checksum file; that Trivy's makers wrote that, cosign finds out."""
+    snapshot = entry.snapshot
+    checksums = next((blob.name for blob in snapshot.with_role(contents.CHECKSUMS)), "")
+    yield f"\n{_line(snapshot.label)}\n\n"
+    yield f"  cd {entry.folder}\n"
+    yield f"  sha256sum -c --ignore-missing {checksums}\n"
+    bundled = {blob.name for blob in snapshot.with_role(contents.SIGNATURE)}
+    for blob in snapshot.with_role(contents.FILE):
+        if blob.name + BUNDLE_ENDING in bundled:
+            first, *options = verify_command(blob.name, entry.version).split(" --")
+            yield f"  {first} \\\n" + " \\\n".join(f"    --{option}" for option in options) + "\n"
+    yield "  (cosign 3; without internet it needs Sigstore's trusted root in a file:\n"
+    yield "  --trusted-root FILE. Airgap did not verify who signed.)\n"
+
+
 def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         snapshot, place = entry.snapshot, entry.names.cache_path
+        if snapshot.is_release:
+            yield from _release_by_hand(entry)
+            continue
         if snapshot.is_vex:
             yield from _vex_by_hand(entry)
             continue

@@ -19,7 +19,9 @@ from mirrors.wording import rfc3339
 
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
 # In the order in which bundle.json lists them; VEX archives have a list of their own.
-BLOB_ROLES = (contents.MANIFEST, contents.INDEX, contents.CONFIG, contents.LAYER, contents.VEX_MANIFEST)
+BLOB_ROLES = (
+    contents.MANIFEST, contents.INDEX, contents.CONFIG, contents.LAYER, contents.VEX_MANIFEST, *contents.RELEASE_ROLES,
+)  # fmt: skip
 OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 
 
@@ -44,7 +46,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Entry:
-    """A snapshot with everything decided about it."""
+    """A snapshot with everything decided about it. `files`: where each blob lies, by digest, of release files by name.
+
+    `folder` is theirs, `files/trivy/0.74.0`, else "".
+    """
 
     snapshot: BundledSnapshot
     names: Names
@@ -53,6 +58,10 @@ class Entry:
     pushes: tuple[Push, ...] = ()
     archives: tuple[Archive, ...] = ()
     complete: bool = True
+    folder: str = ""
+
+    def file_of(self, blob: BundledBlob) -> str:
+        return self.files[blob.name if blob.role in contents.RELEASE_ROLES else blob.digest]
 
 
 def bundle_json(
@@ -71,7 +80,7 @@ def bundle_json(
 
 def _snapshot(entry: Entry) -> dict[str, Any]:
     snapshot = entry.snapshot
-    one_layer = snapshot.with_role(contents.LAYER) if entry.names.cache_path and not snapshot.is_vex else ()
+    one_layer = snapshot.with_role(contents.LAYER) if entry.names.cache_path and snapshot.is_image else ()
     facts: dict[str, Any] = {
         "mirror": snapshot.mirror,
         "label": snapshot.label,
@@ -98,6 +107,7 @@ def _snapshot(entry: Entry) -> dict[str, Any]:
         "push_as": entry.names.push_as or None,
         "cache_path": entry.names.cache_path or None,
         "cache_layer": entry.files[one_layer[0].digest] if one_layer else None,
+        "files_path": entry.folder or None,
     }
     if snapshot.kind == "trivy-checks":
         facts["checks_major"] = checks_major(entry.version, snapshot.tag)
@@ -118,7 +128,7 @@ def _blob(entry: Entry, blob: BundledBlob) -> dict[str, Any]:
         "size": blob.size,
         "media_type": blob.media_type,
         "name": blob.name or None,
-        "file": entry.files[blob.digest],
+        "file": entry.file_of(blob),
     }
 
 
@@ -156,7 +166,7 @@ def index_json(entries: Sequence[Entry], referrers: Sequence[Push]) -> bytes:
     manifests: list[dict[str, Any]] = []
     for entry in entries:
         snapshot = entry.snapshot
-        if snapshot.is_vex:
+        if not snapshot.is_image:
             continue
         descriptor: dict[str, Any] = {
             "mediaType": snapshot.manifest_media_type,

@@ -20,7 +20,7 @@ DEFAULT_CHECKS_MAJOR = 2
 class Names:
     """`ref_name`: plain unique tag in index.json. `push_as`: `repository:tag` on a registry. `cache_path`: folder
 
-    below a Trivy cache, empty if the cache has no place for it. The first two are empty for VEX.
+    below a Trivy cache, empty if the cache has no place for it. The first two are empty for VEX, all for release files.
     """
 
     ref_name: str
@@ -62,6 +62,9 @@ def name_all(snapshots: Sequence[BundledSnapshot], versions: Sequence[str]) -> l
     order = sorted(range(len(snapshots)), key=lambda i: (not _is_default(snapshots[i]), i))
     for i in order:
         snapshot = snapshots[i]
+        if snapshot.is_release:
+            places[i] = ""
+            continue
         if snapshot.is_vex:
             wanted = VEX_DEFAULT_NAME if snapshot.mirror == VEX_HUB else plain(snapshot.mirror)
             places[i] = f"{VEX_REPOSITORIES}/{unique(wanted, _last_parts(places.values()))}"

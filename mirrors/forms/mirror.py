@@ -15,7 +15,8 @@ from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Mirror
 from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule
-from mirrors.trivy.catalogue import Kind
+from mirrors.trivy.catalogue import SUGGESTED_MIRRORS, Kind
+from mirrors.trivy.release import DEFAULT_PLATFORMS, LATEST, PLATFORMS
 
 HERE, FIRST = ".", "-"
 
@@ -95,6 +96,15 @@ class MirrorForm(LoginPart):
         help_text="Of an image for several: linux/amd64 linux/arm64. Empty: all.",
         widget=forms.TextInput(attrs={"spellcheck": "false"}),
     )
+    version = forms.CharField(
+        max_length=120,
+        required=False,
+        help_text=(
+            "latest follows new releases, 0.74.0 stays at that one. 0.74.0@sha256:… takes that version with one "
+            "certain checksum file only: so a release that upstream replaced is accepted on purpose."
+        ),
+        widget=forms.TextInput(attrs={"spellcheck": "false", "autocapitalize": "none"}),
+    )
     with_referrers = forms.BooleanField(
         label="Signatures, SBOMs and attestations too",
         required=False,
@@ -115,9 +125,13 @@ class MirrorForm(LoginPart):
         if mirror is not None:
             del self.fields["name"]
         if kind.name != "oci":
-            del self.fields["platforms"], self.fields["with_referrers"]
+            del self.fields["with_referrers"]
         if kind.transport != "oci":
             del self.fields["served_as"]
+        if kind.transport != "release":
+            del self.fields["version"]
+        if kind.name not in ("oci", "release"):
+            del self.fields["platforms"]
         self.offer_logins(next((spec.login for spec in self.present if spec.login.is_set), NO_LOGIN))
 
     @property
@@ -131,6 +145,19 @@ class MirrorForm(LoginPart):
             sources = (
                 "One a line, asked in order: a base address (https://host/path), https://github.com/OWNER/REPO, or an "
                 "archive (https://….tar.gz//folder)."
+            )
+        elif kind.transport == "release":
+            sources = (
+                "One a line, asked in order: https://github.com/OWNER/REPO, or a folder such as "
+                "https://host/trivy/v{version}/ with files named as Trivy's, or with names of your own: "
+                "…/trivy-{version}-{platform}.tar.gz. The latest version is asked at …/releases/latest, else at latest "
+                "beside the versions (a redirect to the version, or text or JSON that names it); another address for "
+                "that follows as #latest=https://…"
+            )
+            self.fields[
+                "platforms"
+            ].help_text = (
+                f"As in the files' names: {', '.join(PLATFORMS)}. With .deb or .rpm at the end, the Linux package."
             )
         else:
             tag = f"Without a tag, :{kind.default_tag} is taken." if kind.default_tag else "A tag or digest is needed."
@@ -154,7 +181,12 @@ class MirrorForm(LoginPart):
     def _initial(self) -> dict[str, Any]:
         mirror = self.mirror
         if mirror is None:
-            return {"sources": "\n".join(mirroring.default_sources(self.kind.name)), "label": self.kind.label}
+            suggested = next((each for each in SUGGESTED_MIRRORS if each.kind == self.kind.name), None)
+            sources = "\n".join(mirroring.default_sources(self.kind.name))
+            if suggested is None:
+                return {"sources": sources, "label": self.kind.label}
+            usual = {"platforms": " ".join(DEFAULT_PLATFORMS), "version": LATEST}
+            return {"sources": sources, "label": suggested.label, "name": suggested.name, **usual}
         host, model = held_for(self.present)
         limits = {part: getattr(mirror, f"{part}_seconds") for part in ("due", "stale", "expired")}
         return {
@@ -170,6 +202,7 @@ class MirrorForm(LoginPart):
             "platforms": " ".join(mirror.platforms),
             "with_referrers": mirror.with_referrers,
             "served_as": served_text(mirror),
+            "version": mirror.version,
             "seen": mirroring.fingerprint(mirror),
             **{part: compact(timedelta(seconds=value)) if value else "" for part, value in limits.items()},
         }
@@ -195,9 +228,12 @@ class MirrorForm(LoginPart):
             asked["after"] = None if said["after"] == FIRST else said["after"]
         if "platforms" in self.fields:
             asked["platforms"] = re.split(r"[\s,]+", said["platforms"])
+        if "with_referrers" in self.fields:
             asked["with_referrers"] = said["with_referrers"]
         if "served_as" in self.fields:
             asked["served_as"] = said["served_as"]
+        if "version" in self.fields:
+            asked["version"] = said["version"]
         return mirroring.Settings(**asked)
 
     def specs(self) -> list[SourceSpec]:

@@ -34,8 +34,9 @@ class Mirror(models.Model):
     """One upstream asset we keep.
 
     `schedule` is an interval (6h), a cron expression or `manual`; empty means the kind's own rhythm. Limits and `keep`
-    are the kind's unless set. `held_at` keeps syncs from switching. `settings_version` counts edits: a run made with
-    older settings may not switch. The attempt fields are written when a run ends.
+    are the kind's unless set. `version` is what a mirror of release files is asked for: `latest`, or one that is
+    pinned; empty for other kinds. `held_at` keeps syncs from switching. `settings_version` counts edits: a run made
+    with older settings may not switch. The attempt fields are written when a run ends.
 
     `served_repository` and `served_tag` are what it is called under /v2/, empty for kinds that are not served there;
     of the organisation Trivy's assets have two names for, the canonical one is kept (mirrors/served_names.py).
@@ -54,6 +55,7 @@ class Mirror(models.Model):
     served_repository = models.CharField(max_length=200, blank=True)
     served_tag = models.CharField(max_length=128, blank=True)
     served_tag_follows = models.BooleanField(default=True)
+    version = models.CharField(max_length=120, blank=True)
     due_seconds = models.PositiveBigIntegerField(null=True, blank=True)
     stale_seconds = models.PositiveBigIntegerField(null=True, blank=True)
     expired_seconds = models.PositiveBigIntegerField(null=True, blank=True)

@@ -22,9 +22,10 @@ class SnapshotQuerySet(models.QuerySet["Snapshot"]):
 class Snapshot(models.Model):
     """What a mirror held at one digest.
 
-    `identity` tells contents apart: the manifest digest, for VEX a digest over manifest and archives. `layer_digest`
-    is the one layer of a Trivy kind or the (first) VEX archive, else empty. `updated_at` is the content's own date:
-    UpdatedAt of a DB, index.json's updated_at for VEX, `created` of checks, null for oci. `replaced_at` is when it last
+    `identity` tells contents apart: the manifest digest, for VEX a digest over manifest and archives, for release files
+    one over their checksum file, which stands for a manifest there, and the chosen files. `layer_digest` is the one
+    layer of a Trivy kind or the (first) VEX archive, else empty. `updated_at` is the content's own date: UpdatedAt of
+    a DB, index.json's updated_at for VEX, `created` of checks, null for oci and release. `replaced_at` is when it last
     ceased to be the current one.
     """
 
@@ -74,7 +75,7 @@ class SnapshotBlob(models.Model):
 
     `details` holds what only one role needs: for `vex-archive` the location as upstream wrote it, subdir, format,
     spec_version and served name; for children of an index their platform; for what refers to another manifest the
-    digest of that `subject`.
+    digest of that `subject`; for a `signature` which file it is of and what it states.
     """
 
     class Role(models.TextChoices):
@@ -84,6 +85,9 @@ class SnapshotBlob(models.Model):
         LAYER = "layer"
         VEX_MANIFEST = "vex-manifest"
         VEX_ARCHIVE = "vex-archive"
+        CHECKSUMS = "checksums"
+        FILE = "file"
+        SIGNATURE = "signature"
 
     snapshot = models.ForeignKey(Snapshot, on_delete=models.CASCADE, related_name="blobs")
     position = models.PositiveIntegerField()

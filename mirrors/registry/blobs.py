@@ -11,8 +11,6 @@ from mirrors.registry.errors import RegistryError, clean
 from mirrors.registry.exchange import Exchange, content_length
 from mirrors.registry.manifests import Descriptor
 
-_OPERATION = "GET blob"
-
 
 class Sink(Protocol):
     """Where bytes go. `offset` counts those it holds, all of them hashed already."""
@@ -33,11 +31,13 @@ class BlobTransfer:
         descriptor: Descriptor,
         sink: Sink,
         request: Callable[[Mapping[str, str]], Response],
+        operation: str = "GET blob",
     ) -> None:
         self._exchange = exchange
         self._descriptor = descriptor
         self._sink = sink
         self._request = request
+        self._operation = operation
         self._takes_ranges = True
 
     def is_complete(self) -> bool:
@@ -71,7 +71,7 @@ class BlobTransfer:
                 raise exchange.error(
                     "malformed",
                     f"{exchange.who()} sent the part {clean(stated, 60)!r} of {expected[:-1]!r}",
-                    _OPERATION,
+                    self._operation,
                     "All of it is asked for again.",
                     temporary=True,
                 )
@@ -83,11 +83,11 @@ class BlobTransfer:
             exchange.drain(response)
             what = f"{exchange.who()} refused to send the part that is missing"
             raise exchange.error(
-                "truncated", what, _OPERATION, "All of it is asked for again.", temporary=True, status=416
+                "truncated", what, self._operation, "All of it is asked for again.", temporary=True, status=416
             )
         else:
-            raise exchange.refusal(response, _OPERATION)
-        exchange.require_plain(response, _OPERATION)
+            raise exchange.refusal(response, self._operation)
+        exchange.require_plain(response, self._operation)
         stated_length = content_length(response)
         if stated_length is not None and stated_length != length:
             raise self._wrong_size(f"{stated_length} bytes where {length} were expected")
@@ -99,11 +99,11 @@ class BlobTransfer:
         to_come = size - self._sink.offset + skip
         wrote, elsewhere, finished = 0, 0.0, False
         try:
-            for chunk in exchange.stream(response, _OPERATION):
+            for chunk in exchange.stream(response, self._operation):
                 began = time.monotonic()
                 exchange.received(len(chunk))
                 if len(chunk) > to_come:
-                    raise self._wrong_size(f"more than the {size} bytes the manifest states")
+                    raise self._wrong_size(f"more than the {size} bytes stated before")
                 to_come -= len(chunk)
                 new = chunk if not skip else chunk[skip:]
                 skip -= min(skip, len(chunk))
@@ -120,15 +120,15 @@ class BlobTransfer:
         if to_come:
             what = f"{exchange.who()} broke off {to_come} bytes before the end"
             raise exchange.error(
-                "truncated", what, _OPERATION, "What arrived is kept; it goes on from there.", temporary=True
+                "truncated", what, self._operation, "What arrived is kept; it goes on from there.", temporary=True
             )
         if content_length(response) is None and exchange.has_more(response):
-            raise self._wrong_size(f"more than the {size} bytes the manifest states")
+            raise self._wrong_size(f"more than the {size} bytes stated before")
 
     def _wrong_size(self, said: str) -> RegistryError:
         return self._exchange.error(
             "size",
             f"{self._exchange.who()} offers {said} for {self._descriptor.digest}",
-            _OPERATION,
+            self._operation,
             "It was not taken. If it happens again, something between here and there changes contents.",
         )

@@ -119,12 +119,14 @@ class Exchange:
         body: Body | None = None,
         follow: bool = True,
         patient: bool = False,
+        is_enough: Callable[[str], bool] | None = None,
     ) -> Response:
         """The answer, whatever its status, its body unread. Redirects are followed unless `follow` is off: of GET and
         HEAD all, of others those that repeat the request (307, 308).
 
         `authorization` goes to `url`'s own scheme, host and port and nowhere else. `patient` waits for the answer as
-        long as after a body: the other end has work to do.
+        long as after a body: the other end has work to do. A redirect to an address that `is_enough` is itself the
+        answer and is not followed.
         """
         seen = {url}
         for _ in range(MOST_REDIRECTS + 1):
@@ -135,6 +137,8 @@ class Exchange:
                 return response
             self.drain(response)
             target = self.target(url, location, operation)
+            if is_enough is not None and is_enough(target):
+                return response
             if target in seen:
                 raise self.error("redirect", f"{self.who()} redirects in a circle", operation, "Check its address.")
             seen.add(target)

@@ -1,14 +1,19 @@
-"""Plain files over HTTP (VEX manifests and archives) under the rules that hold for registries."""
+"""Plain files over HTTP (VEX archives, release files) under the rules that hold for registries."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from requests import Response
 
+from mirrors.registry.blobs import BlobTransfer, Sink
 from mirrors.registry.errors import Hop, RegistryError, redact_url
 from mirrors.registry.exchange import Exchange, content_length, host_of
+from mirrors.registry.manifests import Descriptor
+from mirrors.registry.patience import parse_date
 from mirrors.registry.transport import Connection, Listener, Timeouts
 from mirrors.stopping import StopSignal
 
@@ -26,12 +31,13 @@ class UrlSink(Protocol):
 
 @dataclass(frozen=True)
 class UrlAnswer:
-    """What came. `status` 200, or 304 where the given etag still holds."""
+    """What came. `status` 200, or 304 where the given etag still holds; `modified` is the Last-Modified."""
 
     status: int
     etag: str
     hops: tuple[Hop, ...]
     requests: int
+    modified: datetime | None = None
 
 
 def fetch_url(
@@ -65,6 +71,7 @@ def fetch_url(
             etag=_etag(response),
             hops=tuple(exchange.hops),
             requests=exchange.requests,
+            modified=parse_date(response.headers.get("Last-Modified")),
         )
 
     return _close_after(exchange, attempt)
@@ -78,11 +85,115 @@ def read_url(
     listener: Listener | None = None,
     timeouts: Timeouts | None = None,
     limit: int,
+    etag: str = "",
 ) -> tuple[bytes, UrlAnswer]:
-    """GET a document of at most `limit` bytes into memory. As `fetch_url`."""
+    """GET a document of at most `limit` bytes into memory; b"" where `etag` still holds. As `fetch_url`."""
     kept = _Kept()
-    answer = fetch_url(url, connection, kept, stop=stop, listener=listener, timeouts=timeouts, limit=limit)
+    answer = fetch_url(url, connection, kept, stop=stop, listener=listener, timeouts=timeouts, limit=limit, etag=etag)
     return bytes(kept.data), answer
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What an address that points to something newest said: `target`, where it redirects to, or a `body`."""
+
+    target: str
+    body: bytes
+    hops: tuple[Hop, ...]
+
+
+def read_pointer(
+    url: str,
+    connection: Connection,
+    is_enough: Callable[[str], bool],
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+    limit: int,
+) -> Pointer:
+    """GET `url`. A redirect to an address that `is_enough` answers by itself and is not followed, others are."""
+    exchange = _exchange(url, connection, stop, listener, timeouts)
+    targets: list[str] = []
+
+    def judged(target: str) -> bool:
+        if not is_enough(target):
+            return False
+        targets.append(target)
+        return True
+
+    def attempt() -> Pointer:
+        targets.clear()
+        response = exchange.send(
+            "GET", url, _OPERATION, headers={}, authorization=_authorization(connection), is_enough=judged
+        )
+        try:
+            if targets:
+                return Pointer(targets[0], b"", tuple(exchange.hops))
+            if response.status_code != 200:
+                raise exchange.refusal(response, _OPERATION)
+            return Pointer("", exchange.read(response, limit, _OPERATION), tuple(exchange.hops))
+        finally:
+            response.close()
+
+    return _close_after(exchange, attempt)
+
+
+def size_of(
+    url: str,
+    connection: Connection,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+) -> int | None:
+    """Bytes of the file at `url`, None if it is not said. A GET of the first one, for signed links often allow no HEAD.
+
+    RegistryError, or Stopped.
+    """
+    exchange = _exchange(url, connection, stop, listener, timeouts)
+
+    def attempt() -> int | None:
+        headers = {"Range": "bytes=0-0"}
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        try:
+            if response.status_code not in (200, 206):
+                raise exchange.refusal(response, _OPERATION)
+            if response.status_code == 200:
+                return content_length(response)
+            match = re.fullmatch(r"bytes 0-0/([0-9]{1,18})", response.headers.get("Content-Range", "")[:100].strip())
+            return int(match[1]) if match else None
+        finally:
+            response.close()
+
+    return _close_after(exchange, attempt)
+
+
+def fetch_file(
+    url: str,
+    connection: Connection,
+    descriptor: Descriptor,
+    sink: Sink,
+    *,
+    stop: StopSignal,
+    listener: Listener | None = None,
+    timeouts: Timeouts | None = None,
+) -> None:
+    """GET a file of known size and digest into the sink, from where it stands; a break is continued, not begun again.
+
+    The sink's owner verifies the digest. RegistryError, or Stopped.
+    """
+    exchange = _exchange(url, connection, stop, listener, timeouts)
+
+    def request(headers: Mapping[str, str]) -> Response:
+        return exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+
+    transfer = BlobTransfer(exchange, descriptor, sink, request, _OPERATION)
+    try:
+        if not transfer.is_complete():
+            exchange.persist(transfer.attempt)
+    finally:
+        exchange.session.close()
 
 
 class _Kept:

@@ -5,7 +5,8 @@ is one more entry. Sources of the facts: the publishing workflows of aquasecurit
 trivy-checks, and Trivy's own pkg/db, pkg/javadb and pkg/policy.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 MIB = 1024 * 1024
@@ -26,8 +27,10 @@ class Kind:
     """One kind of asset.
 
     `judged_by` is `updated_at` (the data's own build time) or `confirmed_at` (when upstream was last seen still
-    offering what we hold). `transport` is `oci` or `vex`. `database_file` and `schema` are set where the layer is a
-    tar whose metadata.json we read; `inflated_limit` (bytes) where we look into archives at all.
+    offering what we hold). `transport` is `oci`, `vex` or `release`. `database_file` and `schema` are set where the
+    layer is a tar whose metadata.json we read; `inflated_limit` (bytes) where we look into archives at all.
+    `in_everything`: it belongs to "everything current", else it is bundled only when chosen. `refused_versions` are
+    never taken, each for its reason.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Kind:
     cache_directory: str = ""
     layer_limit: int = 64 * GIB
     inflated_limit: int = 0
+    in_everything: bool = True
+    refused_versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def one_layer(self) -> bool:
@@ -69,6 +74,9 @@ class DefaultMirror:
 
 
 CONFIRMED = Limits(timedelta(days=2), timedelta(days=7), timedelta(days=30))
+
+# 2026-03-19: somebody else published these under Trivy's name (CVE-2026-33634).
+MALICIOUS = "it was published by attackers (GHSA-69fq-xp46-6x23)"
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -148,6 +156,19 @@ KINDS: dict[str, Kind] = {
             keep=10,
             rhythm="",
         ),
+        Kind(
+            name="release",
+            label="Release files",
+            transport="release",
+            judged_by="confirmed_at",
+            check_every=timedelta(hours=6),
+            limits=CONFIRMED,
+            keep=3,
+            rhythm="released about monthly",
+            layer_limit=1 * GIB,
+            in_everything=False,
+            refused_versions=dict.fromkeys(("0.69.4", "0.69.5", "0.69.6"), MALICIOUS),
+        ),
     )
 }
 
@@ -199,4 +220,9 @@ DEFAULT_MIRRORS: tuple[DefaultMirror, ...] = (
         repository="aquasecurity/trivy-checks",
     ),
     DefaultMirror("vexhub", "vex", "VEX Hub", ("https://github.com/aquasecurity/vexhub",)),
+)
+
+# Not made by themselves: they fill the form of whoever adds one of their kind.
+SUGGESTED_MIRRORS: tuple[DefaultMirror, ...] = (
+    DefaultMirror("trivy", "release", "Trivy release", ("https://github.com/aquasecurity/trivy",)),
 )

@@ -35,7 +35,10 @@ SEE_OTHER = 303
 PROFILE_HELP = {
     Bundle.Profile.FULL: "A tar with a cover sheet, checksums, and scripts that fill a cache or a registry.",
     Bundle.Profile.DATA: "The same without the scripts, where no program may cross.",
-    Bundle.Profile.CACHE: "A tar.gz that unpacks to a Trivy cache directory. A worker prepares it; that takes a while.",
+    Bundle.Profile.CACHE: (
+        "A tar.gz that unpacks to a Trivy cache directory, without what has no place there: OCI artifacts, release "
+        "files. A worker prepares it; that takes a while."
+    ),
 }
 
 
@@ -137,14 +140,14 @@ def _page(request: PageRequest) -> Page[Bundle]:
 def _context(now: datetime, chosen: Sequence[str] = (), profile: str = Bundle.Profile.FULL) -> dict[str, object]:
     mirrors = list(Mirror.objects.for_pages().exclude(current=None))
     choices = [
-        Choice(mirror, mirror.current, not chosen or mirror.name in chosen)
+        Choice(mirror, mirror.current, mirror.name in chosen if chosen else mirror.asset.in_everything)
         for mirror in mirrors
         if mirror.current is not None
     ]
     return {
         "now": now,
         "section": "bundles",
-        "standing": _standing([choice.snapshot for choice in choices], now),
+        "standing": _standing([choice.snapshot for choice in choices if choice.mirror.asset.in_everything], now),
         "choices": choices,
         "profiles": [
             {"value": value, "label": value.label, "help": text, "chosen": value == profile}

@@ -177,6 +177,13 @@ def about(mirror: Mirror, current: Snapshot | None, standing: Standing) -> SafeS
             parts.append(wording.counted(current.item_count, "package"))
         elif standing.sources:
             parts.append(escape(standing.sources[0].host))
+    elif asset.transport == "release":
+        if current is not None:
+            parts.append(f"version {escape(current.version)}")
+            if current.item_count is not None:
+                parts.append(wording.counted(current.item_count, "file"))
+        elif standing.sources:
+            parts.append(escape(standing.sources[0].host))
     else:
         reference = (
             current.source_reference if current is not None else next((s.reference for s in standing.sources), "")

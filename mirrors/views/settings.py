@@ -24,6 +24,7 @@ ABOUT_KINDS = {
     "trivy-java-db": "Which JAR is which artifact: for scans of Java.",
     "trivy-checks": "Rules for misconfigurations in Kubernetes, Terraform, Dockerfiles and the like.",
     "vex": "Statements on which vulnerabilities do not matter where: VEX Hub, or any VEX repository.",
+    "release": "The scanner itself: Trivy's archives and packages, verified by the release's own checksum file.",
     "oci": "Any image or artifact of a registry, whole: Trivy's own image, for one.",
 }
 

@@ -153,6 +153,10 @@ read_facts() {
 
 fact() { printf '%s\n' "$facts" | awk -F '\t' -v n="$1" -v k="$2" '$1 == n && $2 == k { print $3; exit }'; }
 
+# The numbers of the snapshots that are release files. They stay where they are: which of them is for which machine, and
+# where it belongs there, is not this script's to say.
+released() { printf '%s\n' "$facts" | awk -F '\t' '$2 == "files_path" && $3 != "" { print $1 }'; }
+
 # The numbers of the snapshots with a place in a cache, which is checked: it becomes a path.
 placed() { printf '%s\n' "$facts" | awk -F '\t' '$2 == "cache_path" && $3 != "" { print $1 }'; }
 
@@ -396,6 +400,12 @@ advise() {
     say "  - The cache belongs to user $(id -un 2>/dev/null || id -u); give it to the user who scans (chown -R) if that is another."
 }
 
+tell_released() {
+    for number in $(released); do
+        say "Release files ($(fact "$number" mirror) $(fact "$number" version)) lie in $here/$(fact "$number" files_path); nothing of them was installed."
+    done
+}
+
 while [ $# -gt 0 ]; do
     case $1 in
         --checks | --key | --vex-url | --after-install) [ $# -ge 2 ] || wrong_usage "$1 needs a value." ;;
@@ -432,11 +442,17 @@ trap finish EXIT
 trap 'exit 1' HUP INT TERM
 verify
 read_facts
+if [ -z "$(placed)" ] && [ -n "$(released)" ]; then
+    say "Nothing in this bundle belongs into a Trivy cache; $cache was left alone."
+    tell_released
+    exit 0
+fi
 begin
 prepare
 switch
 rm -rf "$work"
 advise
+tell_released
 if [ -n "$after" ]; then
     AIRGAP_CACHE_DIR=$cache
     export AIRGAP_CACHE_DIR

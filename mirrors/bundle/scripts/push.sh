@@ -88,7 +88,7 @@ read_pushes() {
         /^          "media_type": / { type = value($0) }
         /^          "as": / { print digest "\t" size "\t" type "\t" value($0) }
     ' bundle.json)
-    [ -n "$pushes" ] || die "This bundle holds no OCI artifact. Use install.sh for its VEX repositories."
+    [ -n "$pushes" ] || die "This bundle holds no OCI artifact, and nothing else is pushed. install.sh is for its VEX repositories."
     strange=$(printf '%s\n' "$pushes" | grep -vE '^sha256:[0-9a-f]{64}	[0-9]+	[A-Za-z0-9.+/-]+	[a-z0-9][A-Za-z0-9._/-]*(:|@sha256:)[A-Za-z0-9._-]+$' | head -n 1)
     [ -z "$strange" ] || die "bundle.json describes an artifact in a form this script does not take: $strange"
 }

@@ -84,7 +84,8 @@ class Command(PlainCommand):
             upcoming = f"next {wording.in_text(mirror.next_sync_at, now)}" if mirror.next_sync_at else ""
             state = upcoming if mirror.enabled else "disabled"
             rhythm = Schedule.parse(mirror.schedule_text).sentence()
-            self.stdout.write(f"{mirror.name}  ({mirror.kind}, {rhythm}{', ' + state if state else ''})")
+            what = f"{mirror.kind} {mirror.version}".strip()
+            self.stdout.write(f"{mirror.name}  ({what}, {rhythm}{', ' + state if state else ''})")
             for source in mirror.sources.all():
                 self.stdout.write(f"  {source.reference}{remarks(source.insecure, source.ca_pem, source.login_text)}")
             if mirror.served_repository:
@@ -160,7 +161,9 @@ class Command(PlainCommand):
     def wish(self, options: dict[str, Any]) -> Settings:
         """What was asked for; what was not named stays as it is."""
         asked = {
-            name: options[name] for name in ("kind", "label", "schedule", "proxy", "keep") if options[name] is not None
+            name: options[name]
+            for name in ("kind", "label", "schedule", "proxy", "keep", "version")
+            if options[name] is not None
         }
         for limit in ("due", "stale", "expired"):
             if options[limit] is not None:
@@ -197,7 +200,7 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
         nargs="+",
         action="extend",
         required=sources_required,
-        help="where from, in order: host[:port]/path[:tag|@sha256:…], for vex an address; the whole list",
+        help="where from, in order: host[:port]/path[:tag|@sha256:…], for vex and release an address; the whole list",
     )
     parser.add_argument("--schedule", help='6h, 90m, 1d, a cron line in UTC such as "0 6 * * *", or manual')
     parser.add_argument("--insecure", action="store_true", help="take plain HTTP or an unverified certificate")
@@ -215,10 +218,15 @@ def add_settings(parser: ArgumentParser, *, sources_required: bool) -> None:
     parser.add_argument(
         "--platform",
         dest="platforms",
-        metavar="OS/ARCH",
+        metavar="PLATFORM",
         nargs="+",
         action="extend",
-        help='of an image: linux/amd64 …; "" for all',
+        help='of an image: linux/amd64 …, "" for all; of release files: Linux-64bit Linux-64bit.deb …',
+    )
+    parser.add_argument(
+        "--version",
+        metavar="V",
+        help="of release files: latest, or one such as 0.74.0 (0.74.0@sha256:… with that checksum file only)",
     )
     referrers = parser.add_mutually_exclusive_group()
     referrers.add_argument(
@@ -266,6 +274,7 @@ def described(mirror: Mirror) -> dict[str, Any]:
         "proxy": mirror.proxy,
         "platforms": mirror.platforms,
         "referrers": mirror.with_referrers,
+        "version": mirror.version,
         "keep": mirror.kept_snapshots,
         "served_repository": mirror.served_repository or None,
         "served_tag": mirror.served_tag or None,

@@ -1,0 +1,100 @@
+"""Release files for whoever needs them: pages for people, files for programs, no login where anybody may read."""
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from mirrors import serving_files
+from mirrors.models import Mirror
+from mirrors.serving_files import Release, Role
+from mirrors.trivy.release import LATEST
+from mirrors.views.blobs import ServedBlob, send_blob
+from mirrors.views.reading import reader_required
+
+FRESH = "no-cache"
+
+
+@reader_required
+@require_safe
+def files(request: HttpRequest) -> HttpResponse:
+    """Every mirror that holds a release."""
+    return _page(request, "files/files.html", {"mirrors": serving_files.mirrors_with_files()})
+
+
+@reader_required
+@require_safe
+def mirror_files(request: HttpRequest, name: str) -> HttpResponse:
+    """Every kept version, each with its files."""
+    mirror = _mirror(name)
+    releases = serving_files.releases_of(mirror)
+    return _page(request, "files/mirror.html", {"mirror": mirror, "releases": releases, "base": _base(request, name)})
+
+
+@reader_required
+@require_safe
+def release_files(request: HttpRequest, name: str, version: str) -> HttpResponseBase:
+    """One version's folder. `latest` redirects to it: so another Airgap, or a script, learns which that is."""
+    mirror = _mirror(name)
+    release = _release(mirror, version)
+    if version != release.version:
+        response = redirect("mirrors:release-files", name, release.version)
+        response.headers["Cache-Control"] = FRESH
+        return response
+    context = {"mirror": mirror, "releases": [release], "base": _base(request, name), "only": release}
+    return _page(request, "files/mirror.html", context)
+
+
+@reader_required
+@require_safe
+def latest_release(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Without a slash at the end."""
+    return release_files(request, name, LATEST)
+
+
+@reader_required
+@require_safe
+def release_file(request: HttpRequest, name: str, version: str, file: str) -> HttpResponseBase:
+    """GET and HEAD, resumable; the checksum file is shown, everything else is saved under its own name."""
+    release = _release(_mirror(name), version)
+    blob = serving_files.file_named(release, file)
+    if blob is None:
+        raise Http404("No file of this name is mirrored here.")
+    is_shown = blob.role == Role.CHECKSUMS
+    served = ServedBlob(
+        blob.digest,
+        blob.size_bytes,
+        "text/plain; charset=utf-8" if is_shown else blob.media_type or "application/octet-stream",
+        headers={"Cache-Control": "no-cache, no-transform"},
+        filename="" if is_shown else blob.name,
+    )
+    return send_blob(request, served)
+
+
+def _mirror(name: str) -> Mirror:
+    mirror = serving_files.find(name)
+    if mirror is None:
+        raise Http404("No release files of this name are mirrored here.")
+    return mirror
+
+
+def _release(mirror: Mirror, version: str) -> Release:
+    release = serving_files.release_named(mirror, version)
+    if release is None:
+        raise Http404("This version is not kept here.")
+    return release
+
+
+def _base(request: HttpRequest, name: str) -> str:
+    """The address of the mirror's folder as others reach it, with a slash at its end."""
+    base = settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
+    return base + reverse("mirrors:mirror-files", args=[name])
+
+
+def _page(request: HttpRequest, template: str, context: dict[str, object]) -> HttpResponse:
+    response = render(request, template, {"now": timezone.now(), **context})
+    response.headers["Cache-Control"] = FRESH
+    return response
