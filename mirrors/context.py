@@ -12,6 +12,7 @@ SECTIONS = (
     ("/history", "history"),
     ("/runs/", "history"),
     ("/bundles", "bundles"),
+    ("/use-it/", "use-it"),
     ("/consumers", "consumers"),
     ("/password/", "password"),
     ("/login/", ""),

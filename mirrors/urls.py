@@ -17,6 +17,7 @@ from mirrors.views import (
     record,
     settings,
     store,
+    use_it,
     vex,
 )
 
@@ -42,6 +43,10 @@ urlpatterns = [
     path("bundles/<slug:pk>/", bundles.bundle_detail, name="bundle-detail"),
     path("bundles/<slug:pk>/download", bundles.bundle_download, name="bundle-download"),
     path("bundles/<slug:pk>/delete", bundles.bundle_delete, name="bundle-delete"),
+    # Use it
+    path("use-it/", use_it.page, name="use-it"),
+    path("use-it/ca.pem", use_it.certificate, name="use-it-ca"),
+    path("use-it/<slug:audience>/", use_it.page, name="use-it-for"),
     # Consumers
     path("consumers/", consumers.consumers, name="consumers"),
     path("consumers.csv", consumers.consumers_csv, name="consumers-csv"),

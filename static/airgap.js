@@ -1,5 +1,5 @@
-/* What plain HTML cannot do: `/` jumps to the search, live parts rest while nobody looks, and say so when the
-   server does not answer. Every page works without this file. */
+/* What plain HTML cannot do: `/` jumps to the search, a button copies, live parts rest while nobody looks, and say so
+   when the server does not answer. Every page works without this file. */
 "use strict";
 (function () {
   document.addEventListener("keydown", function (event) {
@@ -38,6 +38,33 @@
       event.detail.shouldSwap = false;
       location.reload();
     }
+  });
+
+  // Copying: on a page without TLS browsers have no clipboard to write to, so what is selected is copied the old way.
+  function copyOldWay(text) {
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    const selection = document.getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    return document.execCommand("copy");
+  }
+  document.querySelectorAll("button[data-copy]").forEach(function (button) {
+    const text = document.getElementById(button.dataset.copy);
+    const word = button.textContent;
+    if (!text) return;
+    button.hidden = false;
+    button.addEventListener("click", function () {
+      function say(done) {
+        button.textContent = done ? "Copied" : "Press Ctrl+C";
+        setTimeout(function () { button.textContent = word; }, 2000);
+      }
+      if (navigator.clipboard) {
+        navigator.clipboard.writeText(text.textContent).then(function () { say(true); }, function () { say(copyOldWay(text)); });
+      } else {
+        say(copyOldWay(text));
+      }
+    });
   });
 
   function reachable(yes) {

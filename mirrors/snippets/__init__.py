@@ -1,0 +1,26 @@
+"""What a scanner must be told, as text to copy: written for one Instance, for the mirrors it really has.
+
+Pure: a description of the instance goes in, snippets come out. Flags, variables and keys are those of Trivy's pkg/flag,
+of trivy-operator's and Harbor's charts and of Harbor's adapter; what real Trivy makes of them is tried in
+tests/snippets/test_with_trivy.py.
+"""
+
+from mirrors.snippets.audiences import AUDIENCES, Audience, snippets_for
+from mirrors.snippets.instance import Artifact, Instance, VexRepository
+from mirrors.snippets.reach import Reach, reach_of
+from mirrors.snippets.snippet import Snippet
+from mirrors.snippets.traffic import Traffic, traffic
+
+__all__ = [
+    "AUDIENCES",
+    "Artifact",
+    "Audience",
+    "Instance",
+    "Reach",
+    "Snippet",
+    "Traffic",
+    "VexRepository",
+    "reach_of",
+    "snippets_for",
+    "traffic",
+]

@@ -1,0 +1,133 @@
+"""This instance as scanners see it: the description snippets are written for, and what a firewall must let through.
+
+Only what is mirrored here is described. The address is AIRGAP_BASE_URL, else the one the page was opened by.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from mirrors import authority, connections, serving
+from mirrors.models import Mirror, Serving, Snapshot, SnapshotBlob, Source
+from mirrors.registry.references import api_host, host_of
+from mirrors.snippets import Artifact, Instance, VexRepository
+from mirrors.trivy.vex import SPEC_VERSION
+
+TRIVY_KINDS = ("trivy-db", "trivy-java-db", "trivy-checks")
+CA_PATH = "/use-it/ca.pem"
+# Addresses to listen on, which nobody can ask.
+_NOWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+_DATED = re.compile(r"-\d{8}T\d{4}Z$")
+_PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._/-]+")
+
+
+def instance_for(scheme: str, host: str) -> Instance:
+    """The instance, as somebody sees it who opened a page of it at this scheme and host[:port]."""
+    scheme, host = address(scheme, host)
+    mirrors = list(Mirror.objects.filter(kind__in=(*TRIVY_KINDS, "vex")).select_related("current"))
+    sizes = _sizes([mirror.current for mirror in mirrors if mirror.current])
+    return Instance(
+        scheme,
+        host,
+        artifacts=tuple(_artifacts([mirror for mirror in mirrors if mirror.kind != "vex"], sizes)),
+        vex=tuple(_vex([mirror for mirror in mirrors if mirror.kind == "vex"])),
+        ca_path=CA_PATH if scheme == "https" and authority.certificates() else "",
+        login_required=Serving.now().login_required,
+        courier_days=settings.AIRGAP_COURIER_DAYS if settings.AIRGAP_SIDE == "isolated" else None,
+    )
+
+
+def address(scheme: str, host: str) -> tuple[str, str]:
+    """Scheme and host[:port] for scanners: AIRGAP_BASE_URL's where it is set; never one that cannot be asked."""
+    base = urlsplit(settings.AIRGAP_BASE_URL)
+    if base.hostname:
+        scheme, host = base.scheme, base.netloc.rpartition("@")[2]
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdigit() or name.endswith(":"):
+        name, port = host, ""
+    name = _NOWHERE.get(name, name)
+    return scheme, f"{name}:{port}" if port else name
+
+
+def _artifacts(mirrors: list[Mirror], sizes: dict[int, int]) -> Iterable[Artifact]:
+    """The first of a kind comes first, which is the one that snippets name; only its dated tags are looked up."""
+    dated_for: set[str] = set()
+    for mirror in mirrors:
+        names = serving.names_of(mirror)
+        if not names:
+            continue
+        dated: tuple[str, ...] = ()
+        if mirror.kind == "trivy-db" and mirror.kind not in dated_for:
+            dated_for.add(mirror.kind)
+            dated = tuple(tag for tag in serving.tags_of(mirror) if _DATED.search(tag))
+        yield Artifact(
+            mirror.kind,
+            mirror.label,
+            names[0],
+            mirror.served_tag,
+            names[1:],
+            dated,
+            sizes.get(mirror.current_id) if mirror.current_id else None,
+        )
+
+
+def _vex(mirrors: list[Mirror]) -> Iterable[VexRepository]:
+    current = [mirror.current_id for mirror in mirrors if mirror.current_id]
+    archives: dict[int, SnapshotBlob] = {}
+    rows = SnapshotBlob.objects.filter(snapshot_id__in=current, role=SnapshotBlob.Role.VEX_ARCHIVE)
+    for row in rows.order_by("snapshot_id", "-position"):
+        if row.details.get("spec_version") == SPEC_VERSION:
+            archives[row.snapshot_id] = row
+    for mirror in mirrors:
+        blob = archives.get(mirror.current_id) if mirror.current_id else None
+        if blob is None:
+            yield VexRepository(mirror.name, mirror.label)
+            continue
+        served, _, inner = str(blob.details.get("served", "")).partition("//")
+        folder = inner or str(blob.details.get("subdir") or "")
+        plain = not folder or _PLAIN_FOLDER.fullmatch(folder)
+        yield VexRepository(mirror.name, mirror.label, served if plain else "", folder, blob.size_bytes)
+
+
+def _sizes(snapshots: list[Snapshot]) -> dict[int, int]:
+    """What a pull of each transfers: its layers."""
+    sizes: dict[int, int] = {}
+    rows = SnapshotBlob.objects.filter(snapshot__in=snapshots, role=SnapshotBlob.Role.LAYER)
+    for snapshot_id, size in rows.values_list("snapshot_id", "size_bytes"):
+        sizes[snapshot_id] = sizes.get(snapshot_id, 0) + size
+    return sizes
+
+
+# The firewall
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One line of the allow-list: `host:port`, for which mirrors (labels), and whether it is only documented."""
+
+    host: str
+    mirrors: tuple[str, ...]
+    remark: str = ""
+
+
+def gates() -> list[Gate]:
+    """Every host that the sources of enabled mirrors need, with those their operators document beside them."""
+    wanted: dict[str, dict[str, None]] = {}
+    remarks: dict[str, str] = {}
+    for source in Source.objects.filter(mirror__enabled=True).select_related("mirror"):
+        host = source_host(source)
+        gate = connections.with_port(host, "http" if source.reference.startswith("http://") else "https")
+        wanted.setdefault(gate, {})[source.mirror.label] = None
+        for other in connections.DOCUMENTED_HOSTS.get(host, ()):
+            beside = connections.with_port(other)
+            wanted.setdefault(beside, {})[source.mirror.label] = None
+            remarks[beside] = f"where {host} sends its data from, or asks for a login at"
+    return [Gate(host, tuple(labels), remarks.get(host, "")) for host, labels in sorted(wanted.items())]
+
+
+def source_host(source: Source) -> str:
+    """The host that answers for a source: Docker Hub's is another than its name says."""
+    return api_host(host_of(source.reference))

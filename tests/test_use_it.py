@@ -1,0 +1,85 @@
+"""The description of this instance that snippets are written for."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from mirrors import use_it
+from mirrors.models import Serving
+from tests.kept import keep_build, keep_vex
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("base", "seen", "address"),
+    [
+        ("", ("http", "airgap.example:8000"), ("http", "airgap.example:8000")),
+        ("https://mirror.example", ("http", "10.0.0.5:8000"), ("https", "mirror.example")),
+        ("https://mirror.example:8443/", ("http", "10.0.0.5:8000"), ("https", "mirror.example:8443")),
+        ("", ("http", "0.0.0.0:8000"), ("http", "127.0.0.1:8000")),
+        ("http://0.0.0.0:8000", ("http", "10.0.0.5:8000"), ("http", "127.0.0.1:8000")),
+        ("", ("http", "[::]:8000"), ("http", "[::1]:8000")),
+        ("", ("https", "[fd00::1]"), ("https", "[fd00::1]")),
+    ],
+)
+def test_the_address_is_one_that_scanners_can_ask(settings, base, seen, address):
+    settings.AIRGAP_BASE_URL = base
+    assert use_it.address(*seen) == address
+
+
+def test_only_what_is_mirrored_here_is_described(make_mirror, store, now):
+    keep_build(store, make_mirror(), now - timedelta(hours=1))
+    keep_vex(store, make_mirror("vexhub", kind="vex"), now - timedelta(hours=1))
+    make_mirror("nginx", kind="oci", sources=["docker.io/library/nginx:1"])
+    instance = use_it.instance_for("https", "airgap.example")
+    assert instance.missing == ("Java DB", "checks bundle")
+    assert instance.db is not None and instance.db.repository == "aquasecurity/trivy-db"
+    assert instance.db.dated == ("2-20261120T1100Z",)
+    assert instance.db.size and instance.db.size > 0
+    (vex,) = instance.vex
+    assert (vex.name, vex.archive, vex.folder) == ("vexhub", "v0.1-0.tar.gz", "vexhub-main")
+
+
+def test_what_was_never_fetched_is_described_without_a_size(make_mirror):
+    make_mirror()
+    instance = use_it.instance_for("https", "airgap.example")
+    assert instance.db is not None and instance.db.size is None
+
+
+def test_the_login_of_readers_is_told(make_mirror):
+    make_mirror()
+    assert not use_it.instance_for("https", "airgap.example").login_required
+    Serving.objects.create(pk=1, login_required=True)
+    assert use_it.instance_for("https", "airgap.example").login_required
+
+
+def test_the_number_of_queries_does_not_grow_with_the_mirrors(make_mirror, store, now):
+    def queries():
+        with CaptureQueriesContext(connection) as captured:
+            use_it.instance_for("https", "airgap.example")
+        return len(captured)
+
+    keep_build(store, make_mirror(), now - timedelta(hours=1))
+    keep_vex(store, make_mirror("vexhub", kind="vex"), now - timedelta(hours=1))
+    before = queries()
+    for number in range(5):
+        mirror = make_mirror(f"other-{number}", kind="trivy-checks", served_repository=f"mirrors/other-{number}")
+        keep_build(store, mirror, now - timedelta(hours=number))
+        keep_vex(store, make_mirror(f"vex-{number}", kind="vex"), now - timedelta(hours=number))
+    assert queries() == before
+
+
+def test_the_firewall_list_names_each_host_once_with_what_is_documented_beside_it(make_mirror):
+    make_mirror(sources=["ghcr.io/aquasecurity/trivy-db:2", "docker.io/aquasec/trivy-db:2"], label="Vulnerability DB")
+    make_mirror("trivy-checks", sources=["ghcr.io/aquasecurity/trivy-checks:2"], label="Checks bundle")
+    make_mirror("vexhub", kind="vex", sources=["http://vex.example:8080/hub"], label="VEX Hub")
+    make_mirror("off", kind="trivy-db", sources=["off.example/trivy-db:2"], enabled=False)
+    gates = {gate.host: gate for gate in use_it.gates()}
+    assert gates["ghcr.io:443"].mirrors == ("Vulnerability DB", "Checks bundle")
+    assert "ghcr.io" in gates["pkg-containers.githubusercontent.com:443"].remark
+    assert "auth.docker.io:443" in gates and "registry-1.docker.io:443" in gates
+    assert gates["vex.example:8080"].remark == ""
+    assert not any("off.example" in host for host in gates)
