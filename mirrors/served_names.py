@@ -44,11 +44,12 @@ def own_repository(name: str) -> str:
 
 
 def tag_of(reference: str, kind: Kind) -> str:
-    """The tag a source is asked by; `latest` where it is asked by digest alone."""
+    """The tag a source is asked by; the kind's own, else `latest`, where it is asked by digest alone."""
+    usual = kind.default_tag or "latest"
     try:
-        return Reference.parse(reference, default_tag=kind.default_tag or None).tag or "latest"
+        return Reference.parse(reference, default_tag=usual).tag or usual
     except ReferenceError:
-        return kind.default_tag or "latest"
+        return usual
 
 
 def parse(text: str) -> tuple[str, str]:

@@ -1,9 +1,10 @@
 """What is served under /v2/: which repository and tag or digest is which blob. Rows are looked up, no file is touched.
 
 A repository is one or more mirrors that share its name. Its tags, where two could mean different things the first
-counts: a mirror's own tag; `latest`, the highest one that holds something; `TAG-20261120T0631Z` for every kept snapshot
-whose content has a date; upstream's version (2.2.0) and its minor version (2.2). A digest is answered where a kept
-snapshot of the repository names it, so what was current stays pullable until retention removes it.
+counts: a mirror's own tag; `latest`, the highest one that holds something; the schema of a database, by which Trivy
+asks; `TAG-20261120T0631Z` for every kept snapshot whose content has a date; upstream's version, as upstream tags it
+(2.2.0, 2.2, 2). A digest is answered where a kept snapshot of the repository names it, so what was current stays
+pullable until retention removes it.
 """
 
 import re
@@ -17,11 +18,12 @@ from django.db.models import F, QuerySet
 from mirrors import served_names
 from mirrors.models import Mirror, Snapshot, SnapshotBlob
 from mirrors.registry.references import TAG
+from mirrors.trivy.catalogue import KINDS
 
 Role = SnapshotBlob.Role
 MANIFESTS, BLOBS = (Role.MANIFEST, Role.INDEX), (Role.CONFIG, Role.LAYER)
 LATEST = "latest"
-_PATCH_VERSION = re.compile(r"(\d+\.\d+)\.\d+", re.ASCII)
+_VERSION = re.compile(r"(?P<minor>(?P<major>\d+)\.\d+)\.\d+", re.ASCII)
 
 
 class Shelf(NamedTuple):
@@ -45,6 +47,13 @@ class Repository:
         """The mirror `latest` stands for."""
         holding = [shelf for shelf in self.shelves if shelf.current_id is not None]
         return max(holding, key=lambda shelf: _height(shelf.tag), default=None)
+
+    @property
+    def tagged(self) -> dict[str, Shelf]:
+        """The tags of what mirrors hold now. One that holds nothing yet keeps its tag from meaning anything else."""
+        schemas = {str(KINDS[shelf.kind].schema): shelf for shelf in reversed(self.shelves) if KINDS[shelf.kind].schema}
+        latest = {LATEST: self.latest} if self.latest is not None else {}
+        return schemas | latest | {shelf.tag: shelf for shelf in self.shelves}
 
 
 class Held(NamedTuple):
@@ -73,7 +82,7 @@ def tags_of(mirror: Mirror) -> tuple[str, ...]:
         return ()
     own = set(mirror.snapshots.values_list("pk", flat=True))
     tags = [tag for tag, snapshot_id in _tagged(repository).items() if snapshot_id in own]
-    dated = sorted((tag for tag in tags if _is_dated(tag)), reverse=True)
+    dated = sorted((tag for tag in tags if is_dated(tag)), reverse=True)
     first = [tag for tag in (mirror.served_tag, LATEST) if tag in tags]
     rest = sorted((tag for tag in tags if tag not in (*first, *dated)), key=_height, reverse=True)
     return (*dict.fromkeys(first), *rest, *dated)
@@ -152,38 +161,31 @@ def _first(rows: QuerySet[SnapshotBlob]) -> Held | None:
 
 def _snapshot_tagged(repository: Repository, tag: str) -> int | None:
     # What nearly everybody asks for needs no look at the snapshots.
-    for shelf in repository.shelves:
-        if shelf.tag == tag:
-            return shelf.current_id
-    if tag == LATEST:
-        return repository.latest.current_id if repository.latest else None
-    return _tagged(repository).get(tag)
+    shelf = repository.tagged.get(tag)
+    return shelf.current_id if shelf is not None else _tagged(repository).get(tag)
 
 
 def _tagged(repository: Repository) -> dict[str, int]:
     """Every tag of the repository and the snapshot it stands for. What is put in later counts more."""
-    own_tags = {shelf.mirror_id: shelf.tag for shelf in repository.shelves}
+    moving = repository.tagged
     current = {shelf.current_id for shelf in repository.shelves}
-    rows = Snapshot.objects.filter(mirror_id__in=own_tags).order_by("fetched_at", "pk")
-    kept = list(rows.values_list("pk", "mirror_id", "updated_at", "version"))
+    rows = Snapshot.objects.filter(mirror_id__in=[shelf.mirror_id for shelf in repository.shelves])
+    kept = list(rows.order_by("fetched_at", "pk").values_list("pk", "mirror_id", "updated_at", "version"))
     found: dict[str, int] = {}
     # Of several with one version, what is current counts, else the newest.
     for pk, _, _, version in sorted(kept, key=lambda row: (_height(row[3]), row[0] in current)):
-        if (match := _PATCH_VERSION.fullmatch(version)) is not None:
-            found[match[1]] = pk
+        if (match := _VERSION.fullmatch(version)) is not None:
+            found[match["major"]] = found[match["minor"]] = pk
     for pk, _, _, version in sorted(kept, key=lambda row: row[0] in current):
         found[version] = pk
+    prefixes = {shelf.mirror_id: tag for tag, shelf in moving.items() if tag != LATEST}
     # From the newest to the oldest: should two be of one minute, its tag stays where it was.
     for pk, mirror_id, updated_at, _ in reversed(kept):
         if updated_at is not None:
-            found[dated_tag(own_tags[mirror_id], updated_at)] = pk
-    if repository.latest is not None and repository.latest.current_id is not None:
-        found[LATEST] = repository.latest.current_id
-    found |= {shelf.tag: shelf.current_id for shelf in repository.shelves if shelf.current_id is not None}
-    for shelf in repository.shelves:
-        if shelf.current_id is None:
-            found.pop(shelf.tag, None)
-    return {tag: pk for tag, pk in found.items() if TAG.fullmatch(tag)}
+            found[dated_tag(prefixes.get(mirror_id, LATEST), updated_at)] = pk
+    found |= {tag: shelf.current_id for tag, shelf in moving.items() if shelf.current_id is not None}
+    empty = {tag for tag, shelf in moving.items() if shelf.current_id is None}
+    return {tag: pk for tag, pk in found.items() if TAG.fullmatch(tag) and tag not in empty}
 
 
 def dated_tag(tag: str, updated_at: datetime) -> str:
@@ -192,7 +194,8 @@ def dated_tag(tag: str, updated_at: datetime) -> str:
     return f"{tag}-{moment.year:04d}{moment:%m%dT%H%MZ}"
 
 
-def _is_dated(tag: str) -> bool:
+def is_dated(tag: str) -> bool:
+    """Whether the tag is one of a kept snapshot's date."""
     return re.search(r"-\d{8}T\d{4}Z\Z", tag, re.ASCII) is not None
 
 

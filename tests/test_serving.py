@@ -83,6 +83,31 @@ def test_latest_is_the_highest_one_that_holds_something(store, make_mirror):
     assert "latest" not in serving.tags_of(two)
 
 
+def test_a_database_answers_to_its_schema_whatever_its_source_calls_it(store, make_mirror):
+    """Trivy asks for 2, also where somebody's registry has it as `latest` or `2026-11-20`."""
+    mirror = make_mirror("trivy-db", served_tag="nightly")
+    kept = keep_build(store, mirror, BUILT)
+    for tag in ("2", "nightly", "latest", "nightly-20261120T0631Z"):
+        assert manifest_at("aquasec/trivy-db", tag) == kept.manifest_digest, tag
+    assert serving.tags_of(mirror) == ("nightly", "latest", "2", "nightly-20261120T0631Z")
+    type(mirror).objects.update(served_tag="latest")
+    assert serving.tags_of(mirror)[:2] == ("latest", "2")
+    assert manifest_at("aquasec/trivy-db", "2-20261120T0631Z") == kept.manifest_digest
+    # One that says it is 2 goes before.
+    other = make_mirror("other", "trivy-db", served_repository="aquasecurity/trivy-db", served_tag="2")
+    assert manifest_at("aquasec/trivy-db", "2") is None
+    second = keep_build(store, other, BUILT + HOUR)
+    assert manifest_at("aquasec/trivy-db", "2") == second.manifest_digest
+
+
+def test_checks_answer_to_their_major_version_where_no_mirror_has_that_tag(store, make_mirror):
+    mirror = make_mirror("trivy-checks", served_tag="latest")
+    old = versioned(keep_build(store, mirror, BUILT), "1.12.1")
+    new = versioned(keep_build(store, mirror, BUILT + HOUR), "2.2.0")
+    assert manifest_at("aquasec/trivy-checks", "2") == new.manifest_digest
+    assert manifest_at("aquasec/trivy-checks", "1") == old.manifest_digest
+
+
 def test_a_mirror_of_upstreams_own_latest_is_latest(store, make_mirror):
     keep_build(store, make_mirror("trivy-checks"), BUILT)
     own = make_mirror("own", "trivy-checks", served_repository="aquasecurity/trivy-checks", served_tag="latest")

@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from mirrors import clock, plot, runs, snapshots, standing, tasks
+from mirrors import clock, plot, runs, serving, snapshots, standing, tasks
 from mirrors.freshness import BUILT, FAILING
 from mirrors.models import BundleSnapshot, Mirror, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
@@ -70,6 +70,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "reason": "" if told_below and verdict.cause == FAILING else verdict.reason,
         **_plots(mirror, kept, found, now),
         "snapshots": kept,
+        **_served(mirror),
         "sources": [_source(source, now) for source in mirror.sources.all()],
         # A proxy's URL may carry a password.
         "proxy_host": urlsplit(mirror.proxy).hostname or "",
@@ -78,6 +79,16 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "may_operate": user.may_operate,
         "may_administer": user.may_administer,
         "may_sync": user.may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
+    }
+
+
+def _served(mirror: Mirror) -> dict[str, object]:
+    """Under which names and tags scanners get it here."""
+    names, tags = serving.names_of(mirror), serving.tags_of(mirror)
+    return {
+        "served_names": names,
+        "served_tags": [tag for tag in tags if not serving.is_dated(tag)],
+        "dated_tag": next(filter(serving.is_dated, tags), ""),
     }
 
 

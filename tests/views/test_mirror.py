@@ -52,6 +52,12 @@ def test_it_opens_with_the_verdict(as_viewer, builds):
     assert builds[-1].layer_digest in page
 
 
+def test_it_says_under_which_names_scanners_get_it(as_viewer, builds):
+    page = text(as_viewer.get(URL))
+    assert "<code>aquasecurity/trivy-db:2</code> and <code>aquasec/trivy-db:2</code>" in page
+    assert f"also <code>latest</code>; by date as <code>2-{builds[-1].updated_at:%Y%m%dT%H%MZ}</code>" in page
+
+
 def test_it_draws_the_saw_tooth_with_words_and_a_table(as_viewer, builds):
     page = text(as_viewer.get(URL))
     assert '<polyline class="line" points="' in page
@@ -129,11 +135,11 @@ def test_a_viewer_is_offered_nothing_to_press(as_viewer, builds):
 
 
 def test_the_number_of_queries_does_not_grow(as_operator, store, mirror, builds, django_assert_num_queries):
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(14):
         as_operator.get(URL)
     for hours in (30, 36, 42):
         keep_build(store, mirror, timezone.now() - hours * HOUR, current=False)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(14):
         as_operator.get(URL)
 
 

@@ -170,6 +170,8 @@ def test_it_adds_a_mirror_and_goes_to_its_page(as_administrator):
         ({"keep": "0"}, "keep", "greater than or equal"),
         ({"proxy": "squid"}, "proxy", "http://host:port"),
         ({"ca_pem": "x"}, "ca_pem", "no readable certificate"),
+        ({"served_as": "Team/DB"}, "served_as", "lower-case letters"),
+        ({"served_as": "mirrors/db"}, "served_as", "The mirror db is served as mirrors/db:2 already."),
         ({"hold_for": "nowhere.example"}, "hold_for", "None of the sources is at"),
         ({"login": "basic", "username": "u", "hold_for": "ghcr.io"}, "password", "Give the password"),
     ],
@@ -287,6 +289,22 @@ def test_an_images_platforms_and_referrers_are_chosen(as_administrator, now):
     mirror = Mirror.objects.get()
     assert mirror.platforms == ["linux/amd64", "linux/arm64"] and mirror.with_referrers
     assert save(as_administrator, platforms="windows 95").status_code == 422
+
+
+def test_a_mirror_is_given_a_name_to_be_served_under(as_administrator, mirror):
+    page = as_administrator.get(EDIT)
+    assert page.context["form"]["served_as"].value() == "mirrors/db"
+    assert "Empty: mirrors/db; without a tag, that of the first source." in page.text
+    save(as_administrator, served_as="aquasec/trivy-db:stable")
+    assert as_administrator.get(EDIT).context["form"]["served_as"].value() == "aquasecurity/trivy-db:stable"
+    assert "served as aquasecurity/trivy-db:stable" in as_administrator.get(LIST).text
+    save(as_administrator, served_as="")
+    mirror.refresh_from_db()
+    assert (mirror.served_repository, mirror.served_tag) == ("mirrors/db", "2")
+
+
+def test_a_vex_repository_is_asked_for_no_name(as_administrator):
+    assert "served_as" not in as_administrator.get(NEW, {"kind": "vex"}).context["form"].fields
 
 
 def test_a_mirror_moves_in_the_list(as_administrator, mirror, now):
