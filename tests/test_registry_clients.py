@@ -142,6 +142,65 @@ def test_regctl_copies_it(served, tmp_path, asked):
     assert "latest" in run("regctl", "tag", "ls", served.reference(DB), env=env).split()
 
 
+@pytest.fixture
+def trivy(tmp_path):
+    """trivy(*argv) with a cache of its own; whoever still calls out meets a proxy that nobody listens at."""
+    program = shutil.which("trivy")
+    if program is None:
+        pytest.skip("trivy is not installed")
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "HTTPS_PROXY": "http://127.0.0.1:1",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "NO_PROXY": "localhost",
+        "TRIVY_CACHE_DIR": str(tmp_path / "cache"),
+        "TRIVY_SKIP_VERSION_CHECK": "true",
+        "TRIVY_DISABLE_TELEMETRY": "true",
+    }
+
+    def call(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *argv], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return call
+
+
+def downloaded(tmp_path: Path) -> str:
+    """When the DB in the cache was built."""
+    return json.loads((tmp_path / "cache" / "db" / "metadata.json").read_text())["UpdatedAt"]
+
+
+@pytest.mark.parametrize(
+    "repository", ["aquasec/trivy-db", "aquasecurity/trivy-db:2", "aquasec/trivy-db:latest", "a pinned day"]
+)
+def test_trivy_takes_its_database(served, trivy, tmp_path, repository):
+    pinned = repository == "a pinned day"
+    reference = served.reference("aquasec/trivy-db:2-20261120T0631Z" if pinned else repository)
+    done = trivy("image", "--download-db-only", "--db-repository", reference)
+    assert done.returncode == 0, done.stderr
+    assert downloaded(tmp_path) == ("2026-11-20T06:31:12Z" if pinned else "2026-11-20T12:31:12Z")
+
+
+def test_trivy_takes_it_where_only_the_host_was_replaced(served, trivy, tmp_path):
+    hosts = {"mirror.gcr.io": [served.host], "ghcr.io": [served.host]}
+    (tmp_path / "trivy.yaml").write_text(json.dumps({"registry": {"mirrors": hosts}}))
+    for repository in ("mirror.gcr.io/aquasec/trivy-db:2", "ghcr.io/aquasecurity/trivy-db:2"):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        done = trivy("image", "--download-db-only", "--db-repository", repository)
+        assert done.returncode == 0, done.stderr
+        assert downloaded(tmp_path) == "2026-11-20T12:31:12Z"
+
+
+def test_trivy_goes_on_to_its_next_repository_where_a_layer_is_damaged(served, trivy, tmp_path):
+    file = served.store.path(served.db.layer_digest)
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    repositories = f"{served.reference(DB, '2')},{served.reference(DB, '2-20261120T0631Z')}"
+    done = trivy("image", "--download-db-only", "--db-repository", repositories)
+    assert done.returncode == 0, done.stderr
+    assert downloaded(tmp_path) == "2026-11-20T06:31:12Z"
+
+
 # What is always said; what the suite adds depends on which of its data there is.
 PASSED = (
     "Blob get",

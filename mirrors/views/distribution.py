@@ -53,6 +53,8 @@ def registry_view(view: View) -> View:
             response = guarded(request, *args, **kwargs)
         except Refusal as refused:
             response = refused.response()
+            # Whose registries are all mirrored to us asks for every image it scans, too: no line for each in the log.
+            response._has_been_logged = True  # type: ignore[attr-defined]
         except SuspiciousOperation:
             response = Refusal(400, "UNSUPPORTED", "The query has too many parts.").response()
         except StoreError as error:
