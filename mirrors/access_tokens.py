@@ -7,12 +7,13 @@ import re
 import secrets
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
 
 from mirrors import reading, record, wording
-from mirrors.models import AccessToken, Serving
+from mirrors.models import AccessToken, Serving, User
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
 # Letters and digits only, so that no shell, YAML file or URL needs to quote one: 43 of them are 256 bits.
@@ -20,6 +21,8 @@ _LETTERS = string.ascii_letters + string.digits
 _LENGTH = 43
 LONGEST_LIFE = timedelta(days=3650)
 REVOKED_SHOWN = 50
+# A scanner that runs at all asks at least so often.
+LATELY = timedelta(days=7)
 
 
 class AccessError(Exception):
@@ -32,6 +35,10 @@ class AccessError(Exception):
 
 class UnknownToken(AccessError):
     """There is no standing token of this name."""
+
+
+class NameTaken(AccessError):
+    """There is a standing token of this name."""
 
 
 def add_token(
@@ -59,7 +66,7 @@ def add_token(
             token.save(force_insert=True)
             record.write(by, "access token added", name, until, address, at=now)
     except IntegrityError:
-        raise AccessError(
+        raise NameTaken(
             "name", f"There is already a token called {name}. Revoke it first, or choose another name."
         ) from None
     return token, secret
@@ -92,6 +99,24 @@ def require_login(required: bool, *, by: str, now: datetime, address: str = "") 
         record.write(by, "reading changed", "", what, address, at=now)
         transaction.on_commit(reading.forget)
     return True
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """How far those who read are prepared for a login: usable tokens, those seen lately, and people who may sign in."""
+
+    usable: int
+    seen: int
+    unseen: tuple[str, ...]
+    people: int
+
+
+def readiness(tokens: Sequence[AccessToken], now: datetime) -> Readiness:
+    """What is known of the tokens that stand; who reads without one is not seen here."""
+    usable = [token for token in tokens if token.is_usable(now)]
+    unseen = tuple(token.name for token in usable if token.last_used_at is None or token.last_used_at < now - LATELY)
+    people = User.objects.filter(is_active=True, must_change_password=False).count()
+    return Readiness(len(usable), len(usable) - len(unseen), unseen, people)
 
 
 def standing_tokens() -> Sequence[AccessToken]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
@@ -24,7 +24,7 @@ from django.utils.cache import patch_cache_control
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from mirrors import reading, refusals
+from mirrors import reading, refusals, served_names
 from mirrors.models import User
 from mirrors.reading import Reader, Refused, Subject, Why
 from mirrors.views.access import address_of
@@ -34,10 +34,7 @@ View = Callable[..., HttpResponseBase]
 
 REGISTRY = "/v2/"
 _OF_A_REPOSITORY = re.compile(r"/v2/(?P<name>.+)/(?:manifests|blobs|tags|referrers)/.+")
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _SCOPE = re.compile(r"repository(?:\([a-z0-9]+\))?:(?P<name>[^:]+):(?P<actions>[a-z*,]+)")
-LONGEST_NAME = 255
 MOST_SCOPES = 20
 LARGEST_FORM = 16 * 1024
 _STATUS = {
@@ -120,15 +117,11 @@ def _challenge(request: HttpRequest, refused: Refused) -> str:
     base = settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
     parts = [f'realm="{base}{reverse("mirrors:token")}"', f'service="{urlsplit(base).netloc}"']
     found = _OF_A_REPOSITORY.fullmatch(request.path_info)
-    if found and _is_name(found["name"]):
+    if found and served_names.is_repository(found["name"]):
         parts.append(f'scope="repository:{found["name"]}:pull"')
     if refused.why is Why.WRONG:
         parts.append('error="invalid_token"')
     return "Bearer " + ",".join(parts)
-
-
-def _is_name(text: str) -> bool:
-    return len(text) <= LONGEST_NAME and _NAME.fullmatch(text) is not None
 
 
 # The token endpoint
@@ -147,9 +140,12 @@ def token(request: HttpRequest) -> HttpResponse:
         return _bad(
             HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", "Ask for a token with GET or POST.", "GET, HEAD, POST"
         )
-    if request.method == "POST" and not _is_small(request):
+    try:
+        form = _form(request)
+    except UnreadablePostError:
+        return _bad(HTTPStatus.BAD_REQUEST, "DENIED", "The form broke off.")
+    if form is None:
         return _bad(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "DENIED", f"The form is larger than {LARGEST_FORM} bytes.")
-    form = request.POST if request.method == "POST" else request.GET
     scopes = _granted(form.getlist("scope"))
     if scopes is None:
         return _bad(HTTPStatus.BAD_REQUEST, "DENIED", f"Ask for {MOST_SCOPES} scopes at most in one request.")
@@ -161,22 +157,34 @@ def token(request: HttpRequest) -> HttpResponse:
             oauth="unsupported_grant_type",
         )
     try:
-        subject = _proved(request)
+        subject = _proved(request, form)
     except Refused as refused:
         return _no_token(request, refused)
     wants_refresh = form.get("offline_token") == "true" or form.get("access_type") == "offline"
     return _given(reading.issue(subject, scopes, timezone.now(), with_refresh=wants_refresh), scopes)
 
 
-def _is_small(request: HttpRequest) -> bool:
-    """By what it says of itself, before anything is read; Django reads no more than that."""
-    length = str(request.META.get("CONTENT_LENGTH") or "0")
-    return length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= LARGEST_FORM
+def _form(request: HttpRequest) -> QueryDict | None:
+    """What was asked; None for more than anybody needs to ask.
+
+    containers/image (skopeo, podman) sends its form in chunks, without a length: Django takes that for an empty one.
+    """
+    if request.method != "POST":
+        return request.GET
+    length = str(request.META.get("CONTENT_LENGTH") or "")
+    if not length and request.META.get("wsgi.input_terminated"):
+        try:
+            body = request.META["wsgi.input"].read(LARGEST_FORM + 1)
+        except Exception as broken:  # each server has errors of its own for a body that breaks off
+            raise UnreadablePostError(*broken.args) from broken
+        return QueryDict(body) if len(body) <= LARGEST_FORM else None
+    is_small = len(length) < 10 and (not length.isdigit() or int(length) <= LARGEST_FORM)
+    return request.POST if is_small else None
 
 
-def _proved(request: HttpRequest) -> Subject:
+def _proved(request: HttpRequest, form: QueryDict) -> Subject:
     """Who asks for a token. Raises Refused."""
-    now, form = timezone.now(), request.POST
+    now = timezone.now()
     authorization = request.headers.get("Authorization", "") if request.method != "POST" else ""
     if not reading.login_required():
         _, secret = reading.basic_credentials(authorization) or ("", form.get("password") or form.get("refresh_token"))
@@ -202,7 +210,7 @@ def _granted(asked: list[str]) -> tuple[str, ...] | None:
     granted = []
     for scope in wanted:
         found = _SCOPE.fullmatch(scope)
-        if found and _is_name(found["name"]) and {"pull", "*"} & set(found["actions"].split(",")):
+        if found and served_names.is_repository(found["name"]) and {"pull", "*"} & set(found["actions"].split(",")):
             granted.append(f"repository:{found['name']}:pull")
     return tuple(dict.fromkeys(granted))
 

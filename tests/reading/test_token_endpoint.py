@@ -1,5 +1,6 @@
 """The token flows of registry clients: GET with Basic, POST as OAuth 2, and what `docker login` keeps."""
 
+import io
 from datetime import datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ from django.utils import timezone
 
 from mirrors import access_tokens, reading
 from mirrors.models import AuditEntry, User
+from mirrors.views.reading import token
 from tests.reading.asking import FILE, REGISTRY, TOKEN, basic, bearer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.reading.urls")]
@@ -151,6 +153,34 @@ def test_a_form_larger_than_any_is_refused(stranger, closed):
 def test_what_is_no_text_is_refused(stranger, closed, body):
     answer = stranger.post(TOKEN, body, content_type="application/x-www-form-urlencoded")
     assert answer.status_code in (400, 401)
+
+
+class Broken(io.BytesIO):
+    def read(self, size=-1):
+        raise ValueError("Invalid chunk size")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (io.BytesIO(b"grant_type=password&username=vera&password=correct+horse+vera"), 200),
+        (io.BytesIO(b"grant_type=password&username=vera&password=wrong"), 401),
+        (io.BytesIO(b""), 400),
+        (io.BytesIO(b"x" * 20_000), 413),
+        (Broken(), 400),
+    ],
+)
+def test_it_reads_a_form_that_came_in_chunks(rf, closed, viewer, body, status):
+    """Without a length, as containers/image sends it and gunicorn passes it on."""
+    request = rf.generic("POST", TOKEN, content_type="application/x-www-form-urlencoded")
+    request.META.pop("CONTENT_LENGTH", None)
+    request.META |= {"wsgi.input": body, "wsgi.input_terminated": True}
+    assert token(request).status_code == status
+
+
+@pytest.mark.parametrize("length", ["", "-1", "x", "9" * 40, "1_0"])
+def test_a_length_that_is_none_is_no_error_of_ours(stranger, closed, length):
+    assert stranger.post(TOKEN, {"grant_type": "password"}, CONTENT_LENGTH=length).status_code in (400, 401, 413)
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "options"])
