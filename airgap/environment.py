@@ -20,6 +20,12 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def file(name: str) -> Path | None:
+    """A file that is named, whether it exists or not. Relative to where the program was started."""
+    value = text(name)
+    return Path(value).expanduser().absolute() if value else None
+
+
 def number(name: str, default: int, *, least: int = 0) -> int:
     value = text(name, str(default))
     try:

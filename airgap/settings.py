@@ -32,9 +32,17 @@ if AIRGAP_BASE_URL and (
 ):
     raise ImproperlyConfigured(f"AIRGAP_BASE_URL is {AIRGAP_BASE_URL!r}; it must start with http:// or https://.")
 
+# Encryption by this program itself; else a proxy in front does it.
+AIRGAP_TLS_CERT = environment.file("AIRGAP_TLS_CERT")
+AIRGAP_TLS_KEY = environment.file("AIRGAP_TLS_KEY")
+AIRGAP_TLS_CA = environment.file("AIRGAP_TLS_CA")
+if bool(AIRGAP_TLS_CERT) != bool(AIRGAP_TLS_KEY):
+    raise ImproperlyConfigured("Set AIRGAP_TLS_CERT and AIRGAP_TLS_KEY both, or neither.")
+
 # Work and room.
 AIRGAP_WORKERS = environment.number("AIRGAP_WORKERS", 4, least=1)
 AIRGAP_WEB_THREADS = environment.number("AIRGAP_WEB_THREADS", 48, least=4)
+AIRGAP_PULL_THREADS = environment.number("AIRGAP_PULL_THREADS", 32, least=2)
 AIRGAP_SEND_WITH = environment.choice("AIRGAP_SEND_WITH", "self", ("self", "nginx"))
 AIRGAP_RESERVE_MB = environment.number("AIRGAP_RESERVE_MB", 1024)
 AIRGAP_BUNDLE_DAYS = environment.number("AIRGAP_BUNDLE_DAYS", 30, least=1)
@@ -144,7 +152,9 @@ AXES_ENABLE_ADMIN = False
 # The browser.
 SESSION_COOKIE_NAME = "airgap_session"
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _BASE.scheme == "https"
+# Browsers reach it over TLS only: from this program itself, or from a proxy under a base URL with https.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(AIRGAP_TLS_CERT) or _BASE.scheme == "https"
+SECURE_HSTS_SECONDS = 86400 * environment.number("AIRGAP_HSTS_DAYS", 180) if SESSION_COOKIE_SECURE else 0
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"

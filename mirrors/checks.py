@@ -1,10 +1,11 @@
 """System checks: settings that would hurt later are named at the start.
 
-Ids are stable: E001 and E002 stop a start, W001 to W006 are only said. They open no connection and change nothing.
+Ids are stable: E001 to E003 stop a start, W001 to W007 are only said. They open no connection and change nothing.
 """
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,9 @@ from urllib.parse import urlsplit
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+
+from airgap.running import tls
+from airgap.running.preconditions import CannotStart
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 # SQLite's write-ahead log needs shared memory, which no network filesystem gives two hosts (sqlite.org/wal.html).
@@ -133,12 +137,45 @@ def public_address(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
                 id="airgap.W002",
             )
         )
-    if base.startswith("https://") and settings.SECURE_PROXY_SSL_HEADER is None:
+    if base.startswith("https://") and settings.SECURE_PROXY_SSL_HEADER is None and not settings.AIRGAP_TLS_CERT:
         found.append(
             Warning(
                 "AIRGAP_BASE_URL is https, but requests arrive here as plain HTTP.",
                 hint="Behind a proxy that ends TLS and sets X-Forwarded-Proto, set AIRGAP_BEHIND_PROXY=yes.",
                 id="airgap.W003",
+            )
+        )
+    return found
+
+
+@register()
+def certificate(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What cannot be used stops the start. A date that has passed does not: syncing goes on, and the page that says
+    so can be seen."""
+    path: Path | None = settings.AIRGAP_TLS_CERT
+    found: list[CheckMessage] = []
+    if path and settings.AIRGAP_TLS_KEY:
+        try:
+            tls.make_context(path, settings.AIRGAP_TLS_KEY)
+        except CannotStart as problem:
+            return [Error(str(problem), id="airgap.E003")]
+        first, last = tls.validity(path) or (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+        if not first <= datetime.now(UTC) <= last:
+            word = "expired on" if last < datetime.now(UTC) else "is not valid before"
+            day = last if last < datetime.now(UTC) else first
+            found.append(
+                Warning(
+                    f"The certificate {path} (AIRGAP_TLS_CERT) {word} {day:%Y-%m-%d %H:%M} UTC; clients refuse it.",
+                    hint="Put a valid one in its place; it is taken up without a restart.",
+                    id="airgap.W007",
+                )
+            )
+    if settings.AIRGAP_TLS_CA and tls.validity(settings.AIRGAP_TLS_CA) is None:
+        found.append(
+            Error(
+                f"AIRGAP_TLS_CA names {settings.AIRGAP_TLS_CA}, which is no readable certificate in PEM.",
+                hint="It is the authority's certificate that clients are to trust, never a key.",
+                id="airgap.E003",
             )
         )
     return found

@@ -30,6 +30,7 @@ class Instance:
     socket: Path | None
     workers: int
     web_threads: int
+    tls: bool = False
     python: str = sys.executable
 
     @classmethod
@@ -44,6 +45,7 @@ class Instance:
             socket=settings.AIRGAP_BROKER_SOCKET,
             workers=settings.CELERY_WORKER_CONCURRENCY,
             web_threads=settings.AIRGAP_WEB_THREADS,
+            tls=bool(settings.AIRGAP_TLS_CERT),
         )
 
     @property
@@ -60,20 +62,27 @@ class Instance:
         if self.base_url:
             return f"{self.base_url}/"
         host = "localhost" if self.host in ("0.0.0.0", "[::]", "::") else self.host  # noqa: S104
-        return f"http://{host}:{self.port}/"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/"
 
 
 def web(instance: Instance) -> Program:
-    """gunicorn with threads: a download holds a thread, not the process, and no timeout ends it.
+    """gunicorn with threads, and a worker that keeps slow clients away from them (airgap/running/serving).
 
     `--timeout` watches the worker's main loop, which only dispatches; the `sync` worker would be killed in the middle
-    of a long download (measured). One process is enough: sendfile waits outside Python.
+    of a long download (measured). One process is enough: sendfile works outside Python. TLS is the worker's part too.
     """
     argv = [instance.python, "-m", "gunicorn", "--config", str(instance.base / "airgap" / "running" / "web.py")]
-    argv += ["--worker-class", "gthread", "--workers", "1", "--threads", str(instance.web_threads)]
+    argv += [
+        "--worker-class",
+        "airgap.running.serving.worker.Worker",
+        "--workers",
+        "1",
+        "--threads",
+        str(instance.web_threads),
+    ]
     argv += ["--bind", f"{instance.host}:{instance.port}", "--timeout", "120", "--graceful-timeout", "2"]
     # The control socket would be one file per user, shared by every instance.
-    argv += ["--keep-alive", "5", "--no-control-socket", "--log-level", "warning"]
+    argv += ["--keep-alive", "5", "--backlog", "4096", "--no-control-socket", "--log-level", "warning"]
     if SHM.is_dir():
         argv += ["--worker-tmp-dir", str(SHM)]
     return Program("web", "web server", (*argv, "airgap.wsgi"), 4)

@@ -5,7 +5,6 @@ die, and ends with a sweep. If it is itself killed outright, the kernel tells su
 the rest.
 """
 
-import http.client
 import os
 import select
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from airgap.running import supervision
+from airgap.running.healthy import is_ready
 from airgap.running.launch import adopt_orphans
 from airgap.running.preconditions import CannotStart
 from airgap.running.processes import MakeWatch, command_line, kill_descendants, reap
@@ -45,19 +45,6 @@ def wait_for_previous(instance: Instance, say: Say) -> None:
             os.kill(pid, signal.SIGKILL)
             deadline += STOP_SECONDS
         time.sleep(0.1)
-
-
-def is_ready(instance: Instance) -> bool:
-    """Whether /healthz answers 200: web, database and broker are there. Asks directly, past any proxy."""
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(instance.host, instance.host.strip("[]"))  # noqa: S104
-    connection = http.client.HTTPConnection(host, instance.port, timeout=2)
-    try:
-        connection.request("GET", "/healthz", headers={"Host": f"localhost:{instance.port}"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 class Tail:
@@ -122,7 +109,11 @@ class Runner:
                 self._report(log.lines())
                 if make.told_to_stop():
                     self.asked_to_stop = "make was told to stop"
-                if waiting and not self.asked_to_stop and is_ready(self.instance):
+                if (
+                    waiting
+                    and not self.asked_to_stop
+                    and is_ready(self.instance.host, self.instance.port, tls=self.instance.tls)
+                ):
                     waiting = False
                     self.ready()
                 elif waiting and self._age() > complaint:

@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
+
+from tests.fakes.tls import Authority
 
 BASE = Path(__file__).resolve().parent.parent.parent
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -248,3 +251,47 @@ def test_it_says_in_one_sentence_that_the_database_cannot_be_reached(up):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("The database cannot be used (")
     assert "geheim" not in done.stderr
+
+
+@needs_proc
+@pytest.mark.servers
+def test_it_serves_https_with_secure_cookies_where_there_is_a_certificate(up, tmp_path):
+    authority = Authority()
+    issued = authority.issue()
+    (tmp_path / "cert.pem").write_text(issued.certificate_pem)
+    (tmp_path / "key.pem").write_text(issued.key_pem)
+    up.environment |= {
+        "AIRGAP_TLS_CERT": str(tmp_path / "cert.pem"),
+        "AIRGAP_TLS_KEY": str(tmp_path / "key.pem"),
+        "AIRGAP_ADMIN_PASSWORD": "correct horse admin",
+    }
+    process = up.start(up.python)
+    url = f"https://127.0.0.1:{up.port}"
+    assert f"Airgap is running at {url}/" in up.said()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    with requests.Session() as browser:
+        browser.trust_env, browser.verify = False, str(tmp_path / "ca.pem")
+        page = browser.get(f"{url}/login/")
+        assert page.headers["Strict-Transport-Security"] == "max-age=15552000"
+        assert "; Secure" in page.headers["Set-Cookie"]
+        form = {
+            "username": "admin",
+            "password": "correct horse admin",
+            "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+        }
+        answer = browser.post(f"{url}/login/", form, headers={"Origin": url}, allow_redirects=False)
+        assert (answer.status_code, "; Secure" in answer.headers["Set-Cookie"]) == (302, True)
+        assert browser.get(url).status_code == 200
+    health = [sys.executable, "-I", str(BASE / "airgap" / "running" / "healthy.py")]
+    assert subprocess.run(health, env=up.environment).returncode == 0
+    process.send_signal(signal.SIGTERM)
+    up.wait_until_gone()
+    assert subprocess.run(health, env=up.environment).returncode == 1
+
+
+def test_a_certificate_that_cannot_be_used_stops_the_start_with_one_line(up, tmp_path):
+    up.environment |= {"AIRGAP_TLS_CERT": str(tmp_path / "no.pem"), "AIRGAP_TLS_KEY": str(tmp_path / "no.pem")}
+    refused = subprocess.run(up.python, env=up.environment, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"airgap.E003: AIRGAP_TLS_CERT names {tmp_path}/no.pem, which cannot be read")
+    assert "Traceback" not in refused.stderr
