@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from django.conf import settings
-from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
@@ -41,12 +41,6 @@ class ServedBlob:
 
 def refuse_plainly(status: int, sentence: str) -> HttpResponse:
     return HttpResponse(f"{sentence}\n", status=status, content_type="text/plain; charset=utf-8")
-
-
-def refuse_as_registry(status: int, sentence: str) -> HttpResponse:
-    """OCI's form (distribution-spec, "Error Codes"). With UNKNOWN, Trivy asks its next repository (go-containerregistry
-    takes it for temporary); the codes that fit better would end its run."""
-    return JsonResponse({"errors": [{"code": "UNKNOWN", "message": sentence, "detail": None}]}, status=status)
 
 
 def send_blob(

@@ -9,7 +9,8 @@ from django.test import RequestFactory
 from mirrors.blobs import BlobStore
 from mirrors.digests import digest_of
 from mirrors.views import blobs
-from mirrors.views.blobs import ServedBlob, refuse_as_registry, send_blob
+from mirrors.views.blobs import ServedBlob, send_blob
+from mirrors.views.oci import refuse_bytes
 from tests.kept import keep_vex
 
 DATA = bytes(range(256)) * 40
@@ -89,7 +90,7 @@ def test_a_hostile_range_gets_the_whole(blob, hostile):
 
 @pytest.mark.parametrize("outside", ["bytes=10240-", "bytes=99999-100000", "bytes=-0"])
 def test_a_range_outside_is_refused_with_the_size(blob, outside):
-    response = ask(blob, headers={"Range": outside}, refuse=refuse_as_registry)
+    response = ask(blob, headers={"Range": outside}, refuse=refuse_bytes)
     assert (response.status_code, response.headers["Content-Range"]) == (416, f"bytes */{len(DATA)}")
     assert b'"errors"' in response.content
 
@@ -148,10 +149,10 @@ def test_damaged_and_missing_bytes_are_refused_in_the_callers_form(blob, path, h
     touch(path, DATA[:-1] + b"x" if harm == "changed" else DATA[:-1])
     if harm == "gone":
         path.unlink()
-    response = ask(blob, refuse=refuse_as_registry, on_taken=lambda: pytest.fail("nothing was taken"))
+    response = ask(blob, refuse=refuse_bytes, on_taken=lambda: pytest.fail("nothing was taken"))
     assert response.status_code == 503
     assert response.headers["Content-Type"] == "application/json"
-    assert '"code": "UNKNOWN"' in response.content.decode()
+    assert '"code": "UNAVAILABLE"' in response.content.decode()
     assert "store check" in caplog.text
     assert ask(blob).content.decode().startswith(f"The content {blob.digest[7:17]} is missing or damaged here. Run")
 
