@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MOST_PENDING = 20_000
 MOST_KEPT = 100_000
 BATCH = 200
-_NOTE = re.compile(r"(\d{1,18}) (\d{1,18}) (\d{1,18}) (anonymous|token|user) ([!-~]{0,500})", re.ASCII)
+_NOTE = re.compile(r"(\d{1,18}) (\d{1,18}) (\d{1,18}) (anonymous|token|user)(?: ([!-~]{0,500}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Note:
 
     def text(self) -> str:
         """One line of printable ASCII."""
-        return f"{self.mirror_id} {self.snapshot_id} {self.size} {self.reader_kind} {quote(self.reader_name, safe='')}"
+        name = quote(self.reader_name, safe="")
+        # A header's value ends before its last space.
+        return f"{self.mirror_id} {self.snapshot_id} {self.size} {self.reader_kind} {name}".rstrip()
 
     @classmethod
     def parse(cls, text: str) -> "Note | None":
@@ -61,7 +63,7 @@ class Note:
         if match is None:
             return None
         mirror_id, snapshot_id, size, kind, name = match.groups()
-        return cls(int(mirror_id), int(snapshot_id), int(size), kind, unquote(name))
+        return cls(int(mirror_id), int(snapshot_id), int(size), kind, unquote(name or ""))
 
 
 @dataclass(frozen=True)

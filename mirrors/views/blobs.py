@@ -145,9 +145,10 @@ class BlobResponse(FileResponse):
 def _by_nginx(
     request: HttpRequest, store: BlobStore, blob: ServedBlob, headers: dict[str, str], note: str
 ) -> HttpResponse:
-    """nginx looks at Range and HEAD itself."""
+    """nginx looks at Range and HEAD itself, and says so."""
     let_go_of_the_database()
     place = store.path(blob.digest).relative_to(store.root / "blobs")
+    del headers["Accept-Ranges"]
     headers["X-Accel-Redirect"] = f"{ACCEL_PREFIX}/{place.as_posix()}"
     if note and request.method == "GET":
         headers["X-Airgap-Taken"] = note
