@@ -100,6 +100,8 @@ def _described(snapshot: Snapshot) -> BundledSnapshot:
     own = next((blob for blob in blobs if blob.digest == snapshot.manifest_digest), None)
     if own is None:
         raise ExportError(f"The rows of {mirror.label} name no manifest. Sync it again, then export.")
+    if reason := mirror.asset.refused_versions.get(snapshot.version):
+        raise ExportError(f"{mirror.label} {snapshot.version} is not exported: {reason}. Sync it, then export.")
     others = [
         source
         for source in mirror.sources.all()

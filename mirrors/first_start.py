@@ -17,7 +17,7 @@ from django.utils import timezone
 from mirrors import mirroring, people, record
 from mirrors.mirror_rules import SourceSpec
 from mirrors.models import Mirror, Role, User
-from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, DefaultMirror
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, DefaultMirror
 
 # The first runs of the default mirrors begin this far apart.
 SPREAD = timedelta(seconds=4)
@@ -39,6 +39,7 @@ DEMO_PACE = {
     "trivy-java-db": Pace("2m", timedelta(minutes=8), timedelta(minutes=30), timedelta(hours=4)),
     "trivy-checks": Pace("5m", timedelta(minutes=20), timedelta(hours=1), timedelta(hours=8)),
     "vex": Pace("3m", timedelta(minutes=12), timedelta(hours=1), timedelta(hours=8)),
+    "release": Pace("5m", timedelta(minutes=20), timedelta(hours=1), timedelta(hours=8)),
 }
 _LOOPBACK = re.compile(r"(?P<scheme>http://)?127\.0\.0\.1:\d+(?P<path>(?:/.*)?)")
 
@@ -90,7 +91,9 @@ def _begin(now: datetime, demo_upstream: str | None) -> FirstStart:
 
 
 def _add_default_mirrors(now: datetime, demo_upstream: str | None) -> None:
-    for place, default in enumerate(DEFAULT_MIRRORS):
+    # The demo also shows what one has to ask for.
+    wanted = (*DEFAULT_MIRRORS, *SUGGESTED_MIRRORS) if demo_upstream else DEFAULT_MIRRORS
+    for place, default in enumerate(wanted):
         if demo_upstream:
             pace = DEMO_PACE[default.kind]
             wish = mirroring.Settings(
@@ -114,8 +117,11 @@ def _add_default_mirrors(now: datetime, demo_upstream: str | None) -> None:
 
 def demo_source(default: DefaultMirror, upstream: str) -> str:
     """Where the demo's upstream has what this default mirror wants."""
-    if KINDS[default.kind].transport == "vex":
+    transport = KINDS[default.kind].transport
+    if transport == "vex":
         return f"http://{upstream}"
+    if transport == "release":
+        return f"http://{upstream}/trivy/v{{version}}/"
     # ghcr.io's names, which the demo's upstream took over.
     official = next(source for source in default.sources if source.startswith("ghcr.io/"))
     return official.replace("ghcr.io", upstream, 1)

@@ -177,6 +177,9 @@ def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:
 
 
 def _switched(before: Snapshot | None, after: Snapshot) -> str:
+    if after.mirror.asset.transport == "release":
+        version = f"version {after.version}"
+        return f"The first copy: {version}." if before is None else f"Switched from {before.version} to {version}."
     built = f", built {wording.utc_text(after.updated_at)}" if after.updated_at and after.next_update else ""
     if before is None:
         return f"The first copy: {short(after.digest)}{built}."

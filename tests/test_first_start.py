@@ -109,6 +109,7 @@ def test_the_demo_points_at_its_upstream_with_a_pace_that_can_be_watched(now):
         ("127.0.0.1:5555/aquasecurity/trivy-checks:2", True),
         ("127.0.0.1:5555/aquasecurity/trivy-checks:1", True),
         ("http://127.0.0.1:5555", True),
+        ("http://127.0.0.1:5555/trivy/v{version}/", True),
     ]
     for mirror in Mirror.objects.all():
         assert mirror.schedule in ("1m", "2m", "3m", "5m")

@@ -187,6 +187,12 @@ def test_everything_current_leaves_release_files_out_and_their_name_brings_them_
     assert standing.overview(trusted_now()).export_bytes == held[0].size_bytes
 
 
+def test_what_turned_out_malicious_is_not_exported(held, now):
+    held[1].mirror.snapshots.update(version="0.69.4")
+    with pytest.raises(exporting.ExportError, match=r"0\.69\.4 is not exported.*GHSA"):
+        exporting.create_bundle(exporting.current_snapshots(["trivy"]), profile="full", now=now, by="otto")
+
+
 def test_the_bundles_page_offers_them_unchosen(as_operator, held, monkeypatch):
     monkeypatch.setattr("mirrors.tasks.send", lambda task, *args: None)
     choices = as_operator.get(reverse("mirrors:bundles")).context["choices"]

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from textwrap import indent
 
 from mirrors.bundle import contents
 from mirrors.bundle.documents import Entry, without_credentials
@@ -180,8 +181,8 @@ def _release_by_hand(entry: Entry) -> Iterator[str]:
     bundled = {blob.name for blob in snapshot.with_role(contents.SIGNATURE)}
     for blob in snapshot.with_role(contents.FILE):
         if blob.name + BUNDLE_ENDING in bundled:
-            first, *options = verify_command(blob.name, entry.version).split(" --")
-            yield f"  {first} \\\n" + " \\\n".join(f"    --{option}" for option in options) + "\n"
+            yield indent(verify_command(blob.name, entry.version), "  ") + "\n"
+    yield f"  cd {'/'.join('..' for _ in entry.folder.split('/'))}\n"
     yield "  (cosign 3; without internet it needs Sigstore's trusted root in a file:\n"
     yield "  --trusted-root FILE. Airgap did not verify who signed.)\n"
 

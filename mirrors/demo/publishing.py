@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mirrors.demo import assets
+from mirrors.demo import assets, releases
 from mirrors.digests import digest_of
 from mirrors.trivy.catalogue import KINDS
 
@@ -19,15 +19,20 @@ KEEP = 5
 FIRST_BUILD_AGE = timedelta(minutes=10)
 VEX_ARCHIVE_PATH = "/vexhub/archive/refs/heads/main.tar.gz"
 ORGANISATIONS = ("aquasec", "aquasecurity")
+RELEASE_PLATFORMS = ("Linux-64bit", "Linux-ARM64", "macOS-ARM64", "windows-64bit", "Linux-64bit.deb")
 
 
 @dataclass(frozen=True)
 class Build:
-    """One published build: what is offered (manifest or archive), the blobs that belong to it, and its date."""
+    """One published build: what is offered (manifest, archive or checksum file), the blobs that belong to it, its date.
+
+    Of a release `version`; its blobs are in the order of `releases.release_names`.
+    """
 
     offered: str
     blobs: tuple[str, ...]
     updated_at: str
+    version: str = ""
 
 
 @dataclass
@@ -51,6 +56,7 @@ class Plan:
     java_bytes: int = 24_000_000
     java_every: int = 3
     other_every: int = 10
+    release_bytes: int = 1_000_000
 
 
 class Publisher:
@@ -66,6 +72,7 @@ class Publisher:
             Line("trivy-checks", "trivy-checks", "trivy-checks", ("2", "latest"), plan.other_every),
             Line("trivy-checks-1", "trivy-checks", "trivy-checks", ("1",), plan.other_every),
             Line("vexhub", "vex", "", (), plan.other_every),
+            Line("trivy", "release", "", (), plan.other_every),
         ]
         self._ticks = 0
         self._lock = threading.Lock()
@@ -110,14 +117,29 @@ class Publisher:
 
     def vex_archive(self) -> tuple[str, Path]:
         """Digest and file of the present VEX archive."""
-        digest = self._builds(self.lines[-1])[-1].offered
+        digest = self._builds(self._line("vexhub"))[-1].offered
         return digest, self.blob_path(digest)
+
+    def latest_release(self) -> str:
+        """The version of the newest release."""
+        return self._builds(self._line("trivy"))[-1].version
+
+    def release_file(self, version: str, name: str) -> tuple[str, Path] | None:
+        """Digest and file of one file of a release, or None."""
+        for build in self._builds(self._line("trivy")):
+            files = dict(zip(releases.release_names(build.version, RELEASE_PLATFORMS), build.blobs, strict=True))
+            if build.version == version and name in files:
+                return files[name], self.blob_path(files[name])
+        return None
 
     def vex_manifest(self) -> bytes:
         return assets.build_vex_manifest(self.base_url, archive=VEX_ARCHIVE_PATH.lstrip("/"))
 
     def blob_path(self, digest: str) -> Path:
         return self.directory / "blobs" / digest.removeprefix("sha256:")
+
+    def _line(self, name: str) -> Line:
+        return next(line for line in self.lines if line.name == name)
 
     def _lines_of(self, name: str) -> list[Line]:
         organisation, _, repository = name.partition("/")
@@ -131,24 +153,32 @@ class Publisher:
 
     def _publish(self, line: Line, updated_at: datetime) -> None:
         number = line.number + 1
-        content = self._content(line, number, updated_at)
-        if KINDS[line.kind].transport == "vex":
-            offered = self._write(content)
-            build = Build(offered, (offered,), assets.format_time(updated_at))
-        else:
-            annotations = {}
-            if line.name == "trivy-checks":
-                revision = hashlib.sha256(str(number).encode()).hexdigest()[:40]
-                annotations["org.opencontainers.image.revision"] = revision
-                annotations["org.opencontainers.image.version"] = f"2.2.{number}"
-            layer = self._write(content)
-            manifest = assets.build_manifest(line.kind, content, updated_at, annotations=annotations)
-            build = Build(
-                self._write(manifest), (layer, self._write(assets.EMPTY_CONFIG)), assets.format_time(updated_at)
-            )
+        build = self._release(number, updated_at) if line.kind == "release" else self._build(line, number, updated_at)
         with self._lock:
             line.number = number
             line.builds = [*line.builds[-(KEEP - 1) :], build]
+
+    def _release(self, number: int, updated_at: datetime) -> Build:
+        """The next minor version. Later than any real one, so that nobody takes it for that."""
+        version = f"100.{number}.0"
+        files = releases.build_release(version, RELEASE_PLATFORMS, padding=self.plan.release_bytes)
+        blobs = tuple(self._write(files[name]) for name in releases.release_names(version, RELEASE_PLATFORMS))
+        return Build(blobs[0], blobs, assets.format_time(updated_at), version)
+
+    def _build(self, line: Line, number: int, updated_at: datetime) -> Build:
+        content = self._content(line, number, updated_at)
+        if KINDS[line.kind].transport == "vex":
+            offered = self._write(content)
+            return Build(offered, (offered,), assets.format_time(updated_at))
+        annotations = {}
+        if line.name == "trivy-checks":
+            revision = hashlib.sha256(str(number).encode()).hexdigest()[:40]
+            annotations["org.opencontainers.image.revision"] = revision
+            annotations["org.opencontainers.image.version"] = f"2.2.{number}"
+        layer = self._write(content)
+        manifest = assets.build_manifest(line.kind, content, updated_at, annotations=annotations)
+        blobs = (layer, self._write(assets.EMPTY_CONFIG))
+        return Build(self._write(manifest), blobs, assets.format_time(updated_at))
 
     def _content(self, line: Line, number: int, updated_at: datetime) -> bytes:
         seed = (line.name, number)
@@ -180,13 +210,20 @@ class Publisher:
         """Continue where the folder stands; whatever cannot be read or lost a blob begins anew."""
         try:
             state = json.loads((self.directory / "state.json").read_bytes())
-            ticks, kept = int(state["ticks"]), {line.name: state["lines"][line.name] for line in self.lines}
+            nothing = {"number": 0, "builds": []}
+            ticks, kept = (
+                int(state["ticks"]),
+                {line.name: state["lines"].get(line.name, nothing) for line in self.lines},
+            )
             builds = {
-                name: [Build(item["offered"], tuple(item["blobs"]), item["updated_at"]) for item in entry["builds"]]
+                name: [
+                    Build(item["offered"], tuple(item["blobs"]), item["updated_at"], item.get("version", ""))
+                    for item in entry["builds"]
+                ]
                 for name, entry in kept.items()
             }
             numbers = {name: int(entry["number"]) for name, entry in kept.items()}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
         self._ticks = ticks
         for line in self.lines:
@@ -201,7 +238,12 @@ class Publisher:
             line.name: {
                 "number": line.number,
                 "builds": [
-                    {"offered": build.offered, "blobs": build.blobs, "updated_at": build.updated_at}
+                    {
+                        "offered": build.offered,
+                        "blobs": build.blobs,
+                        "updated_at": build.updated_at,
+                        "version": build.version,
+                    }
                     for build in line.builds
                 ],
             }

@@ -1,4 +1,4 @@
-"""The demo upstream: a read-only registry and a VEX Hub on loopback, plain HTTP, with a new build every minute.
+"""The demo upstream: a read-only registry, a VEX Hub and releases on loopback, plain HTTP, something new every minute.
 
     python -m mirrors.demo.upstream --bind 127.0.0.1:5055 --directory DIR [--every 60] [--rate 4000000]
 
@@ -28,6 +28,7 @@ NAME = r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"
 MANIFEST_URL = re.compile(rf"/v2/({NAME})/manifests/({DIGEST}|[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})")
 BLOB_URL = re.compile(rf"/v2/({NAME})/blobs/({DIGEST})")
 TAGS_URL = re.compile(rf"/v2/({NAME})/tags/list")
+RELEASE_URL = re.compile(r"/trivy/v([0-9.]{1,20})/([A-Za-z0-9._-]{1,100})")
 REFERRERS_URL = re.compile(rf"/v2/({NAME})/referrers/({DIGEST})")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -81,6 +82,10 @@ class Handler(BaseHTTPRequestHandler):
         elif path == VEX_ARCHIVE_PATH:
             digest, file = publisher.vex_archive()
             self._send_file(file, {"Content-Type": "application/x-gzip", "ETag": f'"{digest}"'})
+        elif path == "/trivy/latest":
+            self._send(302, b"", "", {"Location": f"/trivy/v{publisher.latest_release()}/"})
+        elif (match := RELEASE_URL.fullmatch(path)) and (found := publisher.release_file(match[1], match[2])):
+            self._send_file(found[1], {"Content-Type": "application/octet-stream", "ETag": f'"{found[0]}"'})
         else:
             self._send_error(404, "NAME_UNKNOWN", "not here")
 

@@ -179,7 +179,7 @@ def about(mirror: Mirror, current: Snapshot | None, standing: Standing) -> SafeS
             parts.append(escape(standing.sources[0].host))
     elif asset.transport == "release":
         if current is not None:
-            parts.append(f"version {escape(current.version)}")
+            parts.append(escape(current.version))
             if current.item_count is not None:
                 parts.append(wording.counted(current.item_count, "file"))
         elif standing.sources:

@@ -83,7 +83,7 @@ def test_the_cover_sheet_says_that_programs_are_inside_and_that_nobody_verified_
     assert "release files of programs (below, under files/)" in sheet
     assert "Apart from these two\nnothing" not in sheet
     assert "version 0.74.0" in sheet and "NOT verified by Airgap" in sheet
-    assert f"cosign verify-blob {ARCHIVE} \\\n    --bundle {ARCHIVE}.sigstore.json" in sheet
+    assert f"cosign verify-blob {ARCHIVE} \\\n      --bundle {ARCHIVE}.sigstore.json" in sheet
     assert "the same layer was seen" not in sheet
 
 

@@ -17,11 +17,12 @@ from mirrors.digests import digest_of
 from mirrors.registry.manifests import parse_manifest
 from mirrors.trivy.catalogue import KINDS
 from mirrors.trivy.layers import LayerInspector
+from mirrors.trivy.release import parse_checksums, read_bundle
 from mirrors.trivy.rules import check_checks_bundle, check_manifest
 from mirrors.trivy.vex import parse_repository, read_archive
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-SMALL = Plan(database_bytes=0, java_bytes=0, java_every=3, other_every=10)
+SMALL = Plan(database_bytes=0, java_bytes=0, java_every=3, other_every=10, release_bytes=0)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_each_has_its_own_rhythm(publisher):
     assert [names.count("trivy-db") for names in published] == [1] * 10
     assert [index for index, names in enumerate(published, 1) if "trivy-java-db" in names] == [3, 6, 9]
     assert [index for index, names in enumerate(published, 1) if "vexhub" in names] == [10]
-    assert published[9] == ["trivy-db", "trivy-checks", "trivy-checks-1", "vexhub"]
+    assert published[9] == ["trivy-db", "trivy-checks", "trivy-checks-1", "vexhub", "trivy"]
 
 
 def test_old_builds_stay_for_a_while_and_then_go(publisher):
@@ -101,7 +102,7 @@ def test_a_new_start_continues_where_the_folder_stands(publisher, tmp_path):
 @pytest.mark.parametrize("state", [b"", b"[]", b'{"ticks": 1}', b'{"ticks": 1, "lines": []}'])
 def test_a_damaged_folder_begins_anew(publisher, tmp_path, state):
     (tmp_path / "state.json").write_bytes(state)
-    assert len(Publisher(tmp_path, SMALL).start(NOW)) == 5
+    assert len(Publisher(tmp_path, SMALL).start(NOW)) == 6
 
 
 def test_a_lost_blob_is_published_anew(publisher, tmp_path):
@@ -164,6 +165,34 @@ def test_it_says_what_it_has_not(server):
 def test_it_lists_tags_and_no_referrers(server):
     assert json.loads(get(server, "/v2/aquasec/trivy-checks/tags/list")[2])["tags"] == ["1", "2", "latest"]
     assert json.loads(get(server, "/v2/aquasec/trivy-db/referrers/sha256:" + "0" * 64)[2])["manifests"] == []
+
+
+def test_it_has_releases_with_checksums_and_a_latest(server, publisher):
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_):
+            return None
+
+    with pytest.raises(urllib.error.HTTPError) as redirect:
+        urllib.request.build_opener(Stay).open(server.url + "/trivy/latest")
+    assert redirect.value.code == 302 and redirect.value.headers["Location"] == "/trivy/v100.1.0/"
+    redirect.value.close()
+    status, headers, raw = get(server, "/trivy/v100.1.0/trivy_100.1.0_checksums.txt")
+    listed = parse_checksums(raw, "It")
+    assert status == 200 and headers["ETag"] and len(listed) == 5
+    for name, digest in listed.items():
+        data = get(server, f"/trivy/v100.1.0/{name}")[2]
+        assert digest_of(data) == digest
+        assert read_bundle(get(server, f"/trivy/v100.1.0/{name}.sigstore.json")[2]).digest == digest
+    assert get(server, "/trivy/v100.2.0/trivy_100.2.0_checksums.txt")[0] == 404
+
+
+def test_a_folder_of_an_earlier_version_is_continued(tmp_path, publisher):
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    del state["lines"]["trivy"]
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    continued = Publisher(tmp_path, SMALL)
+    assert "trivy" in continued.start(NOW)
+    assert continued.manifest("aquasec/trivy-db", "2")
 
 
 def test_it_answers_as_a_vex_repository(server):

@@ -97,7 +97,8 @@ def test_a_new_version_is_switched_to_and_the_old_one_stays_kept(mirror, fake, s
     publish(fake)
     sync_now(mirror)
     publish(fake, "0.75.0")
-    assert sync_now(mirror).state == State.SUCCEEDED
+    run = sync_now(mirror)
+    assert (run.state, run.note) == (State.SUCCEEDED, "Switched from 0.74.0 to version 0.75.0.")
     assert mirror.current.version == "0.75.0" and mirror.snapshots.count() == 2
 
 

@@ -39,11 +39,13 @@ def identity_of(version: str) -> str:
 
 
 def verify_command(file: str, version: str) -> str:
-    """The line with which a person verifies a file; for cosign 3 (2.4 and later: with --new-bundle-format)."""
-    return (
-        f"cosign verify-blob {file} --bundle {file}{BUNDLE_ENDING} --certificate-oidc-issuer={ISSUER} "
-        f"--certificate-identity {identity_of(version)}"
+    """The lines with which a person verifies a file; for cosign 3 (2.4 and later: with --new-bundle-format)."""
+    options = (
+        f"--bundle {file}{BUNDLE_ENDING}",
+        f"--certificate-oidc-issuer {ISSUER}",
+        f"--certificate-identity {identity_of(version)}",
     )
+    return " \\\n    ".join([f"cosign verify-blob {file}", *options])
 
 
 def read_bundle(raw: bytes) -> Signature:
