@@ -52,6 +52,8 @@ AIRGAP_STEPS_DAYS = environment.number("AIRGAP_STEPS_DAYS", 90, least=1)
 
 # Who pulls what is counted in memory and written down so many seconds later.
 AIRGAP_CONSUMERS_WRITE_SECONDS = 5.0
+# Where nginx logs the files it sent for us (deploy/nginx.conf).
+AIRGAP_TAKEN_LOG = Path(environment.text("AIRGAP_TAKEN_LOG")) if environment.text("AIRGAP_TAKEN_LOG") else None
 
 SECRET_KEY = environment.text("AIRGAP_SECRET_KEY") or environment.kept_secret(AIRGAP_DATA_DIR / "secret-key")
 AIRGAP_CREDENTIALS_KEY_FILE = AIRGAP_DATA_DIR / "credentials-key"
@@ -208,6 +210,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "tick": {"task": "mirrors.tick", "schedule": 5.0, "options": {"expires": 20}},
     "unprepared-bundles": {"task": "mirrors.unprepared_bundles", "schedule": 60.0, "options": {"expires": 50}},
+    "taken-log": {"task": "mirrors.taken_log", "schedule": 30.0, "options": {"expires": 25}},
     "housekeeping": {"task": "mirrors.housekeeping", "schedule": 600.0, "options": {"expires": 300}},
 }
 

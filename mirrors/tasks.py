@@ -14,12 +14,13 @@ from django.db import transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from mirrors import exporting, retention, runs, scrubbing, sync, work_here
+from mirrors import exporting, retention, runs, scrubbing, sync, taken_log, work_here
 from mirrors.models import SyncRun
 
 logger = logging.getLogger(__name__)
 
 _syncs = threading.BoundedSemaphore(settings.AIRGAP_WORKERS)
+_taken_log = threading.BoundedSemaphore(1)
 _bundles = threading.BoundedSemaphore(1)
 
 
@@ -68,6 +69,19 @@ def tick() -> None:
 @shared_task(name="mirrors.housekeeping")
 def housekeeping() -> None:
     retention.prune(timezone.now())
+
+
+@shared_task(name="mirrors.taken_log")
+def read_taken_log() -> None:
+    """What nginx sent for us, where it sends our files."""
+    if settings.AIRGAP_TAKEN_LOG is None or not _taken_log.acquire(blocking=False):
+        return
+    try:
+        taken_log.read(settings.AIRGAP_TAKEN_LOG, timezone.now())
+    except taken_log.LogError as error:
+        logger.warning("%s", error)
+    finally:
+        _taken_log.release()
 
 
 @shared_task(name="mirrors.unprepared_bundles")

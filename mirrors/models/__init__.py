@@ -2,7 +2,7 @@
 
 from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
-from mirrors.models.consumer import Consumer, Taking
+from mirrors.models.consumer import Consumer, LogPlace, Taking
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
@@ -19,6 +19,7 @@ __all__ = [
     "Consumer",
     "Export",
     "LayerFacts",
+    "LogPlace",
     "LoginKind",
     "Mirror",
     "Role",

@@ -102,3 +102,18 @@ class Taking(models.Model):
         if now < self.again_at:
             return consumption.WAITING
         return consumption.EXPECTED if now < self.late_at else consumption.LATE
+
+
+class LogPlace(models.Model):
+    """How far one host has read nginx's log of files it sent (mirrors/taken_log.py). `offset` is in bytes."""
+
+    host = models.CharField(max_length=100)
+    path = models.CharField(max_length=400)
+    inode = models.PositiveBigIntegerField(default=0)
+    offset = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(F("host"), F("path"), name="one_place_per_log")]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.path} at {self.offset}"

@@ -14,6 +14,7 @@ from mirrors.serving_files import Release, Role
 from mirrors.trivy.release import LATEST
 from mirrors.views.blobs import ServedBlob, send_blob
 from mirrors.views.reading import reader_required
+from mirrors.views.taking import telling
 
 FRESH = "no-cache"
 
@@ -71,7 +72,10 @@ def release_file(request: HttpRequest, name: str, version: str, file: str) -> Ht
         headers={"Cache-Control": "no-cache, no-transform"},
         filename="" if is_shown else blob.name,
     )
-    return send_blob(request, served)
+    if blob.role != Role.FILE:
+        return send_blob(request, served)
+    told = telling(request, mirror_id=release.snapshot.mirror_id, snapshot_id=blob.snapshot_id, size=blob.size_bytes)
+    return send_blob(request, served, **told)
 
 
 def _mirror(name: str) -> Mirror:
