@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from django.db import IntegrityError, transaction
 
 from mirrors import reading, record, wording
-from mirrors.models import AccessToken, Serving, User
+from mirrors.models import AccessToken, Consumer, Serving, User
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
 # Letters and digits only, so that no shell, YAML file or URL needs to quote one: 43 of them are 256 bits.
@@ -23,6 +23,7 @@ LONGEST_LIFE = timedelta(days=3650)
 REVOKED_SHOWN = 50
 # A scanner that runs at all asks at least so often.
 LATELY = timedelta(days=7)
+STRANGERS_SHOWN = 10
 
 
 class AccessError(Exception):
@@ -103,20 +104,36 @@ def require_login(required: bool, *, by: str, now: datetime, address: str = "") 
 
 @dataclass(frozen=True)
 class Readiness:
-    """How far those who read are prepared for a login: usable tokens, those seen lately, and people who may sign in."""
+    """How far those who read are prepared for a login.
+
+    Usable tokens, of which some were seen lately and some not (named); people who may sign in; and, where consumers are
+    counted, those who lately asked without a login: how many, and the latest.
+    """
 
     usable: int
     seen: int
     unseen: tuple[str, ...]
     people: int
+    is_counted: bool
+    strangers: int = 0
+    latest_strangers: tuple[Consumer, ...] = ()
 
 
 def readiness(tokens: Sequence[AccessToken], now: datetime) -> Readiness:
-    """What is known of the tokens that stand; who reads without one is not seen here."""
+    """What is known of the tokens that stand and of who reads without one."""
     usable = [token for token in tokens if token.is_usable(now)]
     unseen = tuple(token.name for token in usable if token.last_used_at is None or token.last_used_at < now - LATELY)
-    people = User.objects.filter(is_active=True, must_change_password=False).count()
-    return Readiness(len(usable), len(usable) - len(unseen), unseen, people)
+    strangers = Consumer.objects.filter(reader_kind="anonymous", last_seen_at__gte=now - LATELY)
+    is_counted = Serving.now().count_consumers
+    return Readiness(
+        usable=len(usable),
+        seen=len(usable) - len(unseen),
+        unseen=unseen,
+        people=User.objects.filter(is_active=True, must_change_password=False).count(),
+        is_counted=is_counted,
+        strangers=strangers.count() if is_counted else 0,
+        latest_strangers=tuple(strangers[:STRANGERS_SHOWN]) if is_counted else (),
+    )
 
 
 def standing_tokens() -> Sequence[AccessToken]:

@@ -47,6 +47,8 @@ REFRESH_LIFE = timedelta(days=30)
 LONGEST_HEADER = 8192
 LONGEST_NAME = 150
 MOST_KEPT = 2000
+# Of the scopes that a token is for, so many letters are noted: it travels in a header with every request.
+SCOPES_NOTED = 1500
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")
 _BEARER, _REFRESH = "airgap.reading.bearer", "airgap.reading.refresh"
 
@@ -394,7 +396,8 @@ def _signer(purpose: str) -> signing.TimestampSigner:
 
 
 def _signed(subject: Subject, scopes: tuple[str, ...], purpose: str) -> str:
-    said = {"k": subject.reader.kind, "i": subject.key, "h": subject.stamp, "s": list(scopes)}
+    noted = " ".join(scopes)[:SCOPES_NOTED]
+    said = {"k": subject.reader.kind, "i": subject.key, "h": subject.stamp, "s": noted}
     return _signer(purpose).sign_object(said)
 
 

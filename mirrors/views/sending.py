@@ -1,7 +1,5 @@
 """Sending a bundle: ranges, entity tags, and the moment that counts as exported. For browsers and for curl."""
 
-import base64
-import binascii
 import logging
 from collections.abc import Iterator
 
@@ -17,7 +15,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_safe
 
-from mirrors import exporting, people
+from mirrors import exporting, people, reading
 from mirrors.blobs import StoreError
 from mirrors.bundle.contents import BundleError
 from mirrors.exporting import ExportError, File
@@ -28,7 +26,6 @@ from mirrors.views.ranges import Span, Unsatisfiable, choose_span, matches_any
 logger = logging.getLogger(__name__)
 
 TAR, GZIP = "application/x-tar", "application/gzip"
-LONGEST_CREDENTIALS = 1000
 
 
 @login_not_required
@@ -106,10 +103,9 @@ def _person(request: HttpRequest) -> User | None:
     """Whoever is signed in, or gave a name and password with this request; None for anybody else."""
     if isinstance(request.user, User):
         return request.user
-    credentials = _basic(request.headers.get("Authorization", ""))
-    if credentials is None:
+    username, password = reading.basic_credentials(request.headers.get("Authorization", "")) or ("", "")
+    if not username:
         return None
-    username, password = credentials
     user = authenticate(request, username=username, password=password)
     if not isinstance(user, User):
         people.record_failed_login(
@@ -123,20 +119,6 @@ def _person(request: HttpRequest) -> User | None:
     if user.must_change_password:
         raise PermissionDenied("Sign in with a browser first and choose a password of your own.")
     return user
-
-
-def _basic(header: str) -> tuple[str, str] | None:
-    """Name and password of an Authorization header (RFC 7617, UTF-8)."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > LONGEST_CREDENTIALS:
-        return None
-    try:
-        username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    # No longer than a name can be: failed logins are counted by name, in a column.
-    is_name = 0 < len(username) <= 150 and "\0" not in username
-    return (username, password) if colon and is_name else None
 
 
 def _ask_who(request: HttpRequest) -> HttpResponseBase:

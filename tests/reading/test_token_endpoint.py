@@ -59,6 +59,13 @@ def test_more_scopes_than_anybody_needs_are_refused(stranger, closed, viewer):
     assert answer.status_code == 400 and "20 scopes at most" in answer.json()["errors"][0]["message"]
 
 
+def test_a_token_for_many_long_names_still_fits_into_a_header(stranger, closed, viewer):
+    scopes = [f"repository:{'x' * 190}{number}:pull" for number in range(20)]
+    token = stranger.get(TOKEN, {"scope": scopes}, headers=VERA).json()["token"]
+    assert len(token) < 4096
+    assert stranger.get(REGISTRY, headers=bearer(token)).text == "user vera"
+
+
 def test_the_token_holds_for_ten_minutes(stranger, closed, viewer, monkeypatch):
     token = stranger.get(TOKEN, headers=VERA).json()["token"]
     moment = timezone.now().timestamp()

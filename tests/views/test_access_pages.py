@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from mirrors import access_tokens, refusals
-from mirrors.models import AccessToken, AuditEntry, Serving
+from mirrors.models import AccessToken, AuditEntry, Consumer, Serving
 from mirrors.reading import Refused, Why
 
 PAGE, SWITCH, NEW, REVOKE = (
@@ -155,6 +155,32 @@ def test_requiring_a_login_says_who_is_locked_out_and_what_to_change_first(as_ad
     AccessToken.objects.filter(name="ci").update(last_used_at=timezone.now())
     text = as_administrator.get(SWITCH).text
     assert "2 usable tokens, of which 1 was used in the last 7 days. Not used: plant-7." in text
+
+
+def test_it_names_who_would_be_locked_out(as_administrator):
+    now = timezone.now()
+    for number in range(12):
+        Consumer.objects.create(
+            address=f"10.0.0.{number}",
+            reader_kind="anonymous",
+            agent="trivy/0.74.0",
+            first_seen_at=now,
+            last_seen_at=now - timedelta(hours=number),
+        )
+    Consumer.objects.create(address="10.9.9.9", reader_kind="token", first_seen_at=now, last_seen_at=now)
+    ago = now - timedelta(days=8)
+    Consumer.objects.create(address="10.8.8.8", reader_kind="anonymous", first_seen_at=ago, last_seen_at=ago)
+    text = as_administrator.get(SWITCH).text
+    assert "The latest 10 of 12 that asked without a login" in text and "10.0.0.9<" in text
+    for address in ("10.0.0.10", "10.9.9.9", "10.8.8.8"):
+        assert address not in text
+    Serving.objects.update_or_create(pk=Serving.ONLY, defaults={"count_consumers": False})
+    text = as_administrator.get(SWITCH).text
+    assert "10.0.0.1" not in text and "Consumers are not counted here" in text
+
+
+def test_without_strangers_it_says_so(as_administrator):
+    assert "Nobody asked without a login in the last 7 days." in as_administrator.get(SWITCH).text
 
 
 def test_the_switch_is_thrown_and_recorded(as_administrator):
