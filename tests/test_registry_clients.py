@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from oras.provider import Registry
 
+from mirrors import access_tokens
 from mirrors.digests import digest_of
 from tests.kept import keep_build
 from tests.test_serving import keep_image
@@ -216,7 +217,8 @@ PASSED = (
 )
 
 
-def test_the_suite_of_the_distribution_spec_passes(served, tmp_path):
+@pytest.mark.parametrize("login", [False, True], ids=["anybody", "login required"])
+def test_the_suite_of_the_distribution_spec_passes(served, tmp_path, login):
     """distribution-spec's conformance/, built as one program, in its read-only mode.
 
     Its exit status says nothing: at 967efdc it ends with a panic in this mode, after it has said how it went. With
@@ -237,6 +239,10 @@ def test_the_suite_of_the_distribution_spec_passes(served, tmp_path):
         "OCI_API_MANIFESTS_DIGEST_HEADER": os.environ.get("OCI_API_MANIFESTS_DIGEST_HEADER", "false"),
         "OCI_RESULTS_DIR": str(tmp_path / "results"),
     }
+    if login:
+        secret = access_tokens.add_token("suite", by="ada", now=BUILT)[1]
+        access_tokens.require_login(True, by="ada", now=BUILT)
+        settings |= {"OCI_USERNAME": "suite", "OCI_PASSWORD": secret}
     image = {name: digest_of(data) for name, data in served.image.items()}
     data = {
         DB: {
