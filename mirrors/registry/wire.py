@@ -236,8 +236,9 @@ class _Watched:
 
     wire: Wire
     peer: Peer | None = None
-    # Whether the last request went out to its end.
+    # Whether the last request went out to its end, and whether it had a body.
     _is_whole = True
+    _had_body = False
 
     def _new_conn(self) -> socket.socket:
         me = cast(HTTPConnection, self)
@@ -273,7 +274,7 @@ class _Watched:
         self.wire.hold(me.sock)
         self.wire.requests += 1
         self.wire.until(me.timeout if isinstance(me.timeout, int | float) else 20.0)
-        self._is_whole = False
+        self._is_whole, self._had_body = False, kwargs.get("body") is not None
         super().request(*args, **kwargs)  # type: ignore[misc]
         self._is_whole = True
 
@@ -283,11 +284,12 @@ class _Watched:
         self.wire.phase = "answer" if self._is_whole else "send"
         response = super().getresponse()  # type: ignore[misc]
         response.peer = self.peer
-        if not self._is_whole and cast(HTTPConnection, self).sock is not None:
-            # Answered in the middle of our request, whose rest would be taken for the next one. The answer keeps
-            # its own hold on the socket until it is read.
-            cast(HTTPConnection, self).sock.close()
-            cast(HTTPConnection, self).sock = None
+        me, was_refused = cast(HTTPConnection, self), self._had_body and response.status >= 400
+        if me.sock is not None and (was_refused or not self._is_whole):
+            # Answered in the middle of our request, whose rest would be taken for the next one; or refused, and who
+            # refuses need not have read it. The answer keeps its own hold on the socket until it is read.
+            me.sock.close()
+            me.sock = None
         return response
 
 

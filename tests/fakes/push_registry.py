@@ -30,6 +30,7 @@ class Trouble:
 
     status, body, headers   answer this (headers: also added to a normal answer; None leaves one out)
     early                   answer `status` before the body was read, and close
+    open                    with `early`: keep the connection, whose next request is then what was not read
     cut                     read and keep so many bytes of the body, then hang up without an answer
     lost                    as `cut`, but what was read is forgotten
     silent                  read the body, never answer
@@ -52,6 +53,7 @@ class Trouble:
     body: bytes = b""
     headers: Mapping[str, str | None] = field(default_factory=dict)
     early: bool = False
+    open: bool = False
     cut: int | None = None
     lost: bool = False
     silent: bool = False
@@ -164,6 +166,9 @@ class _PushHandler(_Handler):
             return
         if fake.most_body and length > fake.most_body:
             self._early(413, {"Content-Type": "text/html"}, b"<html>413 Request Entity Too Large</html>", length)
+            return
+        if trouble.early and trouble.open:
+            self._answer(trouble.status or 413, {}, trouble.body, Fault(headers=trouble.headers))
             return
         if trouble.early:
             self._early(trouble.status or 413, dict(trouble.headers), trouble.body, length)

@@ -18,7 +18,7 @@ from mirrors.stopping import Stopped, StopSignal
 from tests.fakes.proxy import FakeProxy
 from tests.fakes.push_registry import PushRegistry
 from tests.registry.conftest import LAYER_TYPE, QUICK, SHORT, Recorder, some_bytes
-from tests.registry.test_pushing import BIG, PASSWORD, REPOSITORY, describe, manifest_of, push_all, send
+from tests.registry.test_pushing import BIG, EMPTY, PASSWORD, REPOSITORY, describe, manifest_of, push_all, send
 
 Make = Callable[..., PushClient]
 # More than the kernel keeps for a server that does not read, and more than ghcr.io and nginx take at once.
@@ -171,6 +171,25 @@ def test_a_413_in_the_middle_of_sending_is_read_and_smaller_requests_are_tried(
         assert fake.took(REPOSITORY, digest_of(HUGE)) == HUGE and len(ranges(fake)) >= 12
         assert client.memory["chunk_bytes"] == 1_000_000
         assert client.bytes_sent < len(HUGE) * 1.8, "what was refused was not sent to its end"
+
+
+@pytest.mark.parametrize("size", [100_000, 10_000_000])
+def test_a_connection_with_an_unread_body_on_it_is_not_used_again(fake: PushRegistry, pusher: Make, size: int) -> None:
+    fake.trouble("PATCH", early=True, open=True, status=503)
+    client = pusher(fake, chunk_bytes=size)
+    send(client, HUGE[: size * 6 // 5])
+    assert fake.count("POST") == 1, "the next request was understood"
+
+
+def test_the_first_request_of_all_may_have_a_body(pusher: Make) -> None:
+    """TLS 1.3 sends session tickets by itself, which are no answer."""
+    with PushRegistry(tls=True) as fake:
+        client = pusher(fake, insecure=False, ca_pem=fake.ca_pem)
+        for data in (EMPTY, b"layer"):
+            fake.give(REPOSITORY, data)
+        raw = manifest_of(b"layer", annotations={"long": "x" * 1_000_000})
+        assert client.put_manifest(REPOSITORY, "2", raw, OCI_MANIFEST) == digest_of(raw)
+        assert fake.count("PUT") == 1
 
 
 def test_a_413_that_remains_names_the_limit(fake: PushRegistry, pusher: Make) -> None:
