@@ -109,7 +109,7 @@ def make_mirror(db):
     def make(name="trivy-db", kind=None, sources=(), *, insecure=True, **fields) -> Mirror:
         fields.setdefault("label", name)
         fields.setdefault("created_at", datetime(2026, 11, 1, tzinfo=UTC))
-        if (kind or name) != "vex":
+        if KINDS[kind or name].transport == "oci":
             default = next(
                 (each for each in DEFAULT_MIRRORS if each.name == name and each.kind == (kind or name)), None
             )

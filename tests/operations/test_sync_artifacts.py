@@ -171,6 +171,24 @@ def test_referrers_are_mirrored_where_asked_and_noticed_when_they_change(make_mi
     assert mirror.current.blobs.filter(details__subject=digest).count() == 2
 
 
+def test_what_was_mirrored_with_its_referrers_is_served_with_them(make_mirror, fake, sync_now, client):
+    digest = fake.push("app/signed", "1", [(b"signed", "text/plain", None)])
+    raw, media_type = fake.manifests[("app/signed", digest)]
+    subject = {"mediaType": media_type, "digest": digest, "size": len(raw)}
+    signature = fake.push("app/signed", None, [(b"signature", "text/plain", None)], subject=subject)
+    # One with its referrers, and the referrer alone, which says itself what it is about.
+    whole = make_mirror("signed", "oci", sources=[fake.reference("app/signed", "1")], with_referrers=True)
+    alone = make_mirror("signature", "oci", sources=[fake.reference("app/signed", signature)])
+    for mirror in (whole, alone):
+        assert sync_now(mirror).state == State.SUCCEEDED
+        (entry,) = client.get(f"/v2/mirrors/{mirror.name}/referrers/{digest}").json()["manifests"]
+        assert entry["digest"] == signature
+        served = client.get(f"/v2/mirrors/{mirror.name}/manifests/{signature}")
+        assert served.content == fake.manifests[("app/signed", signature)][0]
+    assert client.get("/v2/mirrors/signed/manifests/1").content == raw
+    assert client.get(f"/v2/mirrors/signature/manifests/{digest}").status_code == 404
+
+
 def test_the_manifest_is_kept_byte_for_byte(make_mirror, fake, sync_now):
     raw = b'{ "schemaVersion":2,\n "mediaType":"application/vnd.oci.image.manifest.v1+json", "config":%s,"layers":[] }'
     config = b'{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:%s","size":2}'
