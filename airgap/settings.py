@@ -41,6 +41,7 @@ if bool(AIRGAP_TLS_CERT) != bool(AIRGAP_TLS_KEY):
 
 # Work and room.
 AIRGAP_WORKERS = environment.number("AIRGAP_WORKERS", 4, least=1)
+AIRGAP_PUSHES = environment.number("AIRGAP_PUSHES", 8, least=1)
 AIRGAP_WEB_THREADS = environment.number("AIRGAP_WEB_THREADS", 48, least=4)
 AIRGAP_PULL_THREADS = environment.number("AIRGAP_PULL_THREADS", 32, least=2)
 AIRGAP_SEND_WITH = environment.choice("AIRGAP_SEND_WITH", "self", ("self", "nginx"))
@@ -190,8 +191,8 @@ else:
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_POOL = "threads"
-# Beside the syncs: a bundle being prepared, a store check, housekeeping, and always one for the tick.
-CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + 4
+# Beside syncs and pushes: a bundle being prepared, a store check, housekeeping, and always one for the tick.
+CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 4
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False

@@ -22,7 +22,7 @@ LARGEST_CONFIG = 256 * 1024
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 # Every column that holds a sealed secret: a rotation of the key goes through all of them.
-SEALED: tuple[tuple[str, str], ...] = (("Source", "secret_sealed"),)
+SEALED: tuple[tuple[str, str], ...] = (("Source", "secret_sealed"), ("Destination", "secret_sealed"))
 
 
 class NotInConfig(RuleBroken):

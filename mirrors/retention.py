@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from axes.models import AccessAttempt
 from django.conf import settings
@@ -24,7 +24,21 @@ from django.db.models import Count, F, Max, Q, QuerySet, Sum
 
 from mirrors import consumers, content, wording
 from mirrors.blobs import BlobStore
-from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Mirror, RunStep, Snapshot, SnapshotBlob, SyncRun
+from mirrors.models import (
+    Bundle,
+    BundleBlob,
+    BundleSnapshot,
+    Mirror,
+    PushRule,
+    PushRun,
+    PushStep,
+    Run,
+    RunStep,
+    Snapshot,
+    SnapshotBlob,
+    Step,
+    SyncRun,
+)
 from mirrors.trivy.catalogue import MIB
 
 logger = logging.getLogger(__name__)
@@ -246,8 +260,8 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     """Remove what no longer has to be kept.
 
     1. Bundles past their date: their own files go, the row stays.
-    2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, nor in a bundle, nor replaced a
-       short while ago.
+    2. Snapshots that are neither current, nor among the mirror's newest, nor pinned, in a bundle or being pushed, nor
+       replaced a short while ago.
     3. Old runs, the steps of less old ones, consumers long silent, ended sessions.
     4. Blobs that no row names, interrupted downloads nobody came back for, old damaged files. Last, because a store
        that refuses (StoreError) must not keep rows from going.
@@ -302,6 +316,7 @@ def prune_snapshots(now: datetime) -> int:
             going = Snapshot.objects.filter(pk__in=locked, pinned=False).exclude(mirror__current_id=F("pk"))
             going = going.exclude(replaced_at__gt=now - REPLACED_KEPT)
             going = going.exclude(bundled__in=BundleSnapshot.objects.filter(bundle__expired_at=None))
+            going = going.exclude(pk__in=PushRun.objects.open().filter(snapshot__isnull=False).values("snapshot_id"))
             removed += going.delete()[1].get("mirrors.Snapshot", 0)
     return removed
 
@@ -349,16 +364,22 @@ def _is_settled(store: BlobStore, digest: str, now: datetime) -> bool:
 
 
 def prune_runs(now: datetime) -> int:
-    """Remove runs older than AIRGAP_HISTORY_DAYS, but for the last one of a mirror."""
+    """Remove runs older than AIRGAP_HISTORY_DAYS, but for the last one of a mirror, and of a rule that pushes."""
     before = now - timedelta(days=settings.AIRGAP_HISTORY_DAYS)
+    last_syncs = Mirror.objects.exclude(last_run=None).values("last_run")
+    last_pushes = PushRule.objects.exclude(last_run=None).values("last_run")
+    return _prune_runs(SyncRun, last_syncs, before) + _prune_runs(PushRun, last_pushes, before)
+
+
+def _prune_runs(model: type[Run], last: QuerySet[Any, Any], before: datetime) -> int:
     removed = 0
+    runs = model._default_manager
     for _ in range(MOST_BATCHES):
-        last = Mirror.objects.exclude(last_run=None).values("last_run")
-        old = SyncRun.objects.filter(finished_at__lt=before).exclude(pk__in=last)
+        old = runs.filter(finished_at__lt=before).exclude(pk__in=last)
         batch = list(old.order_by("finished_at").values_list("pk", flat=True)[:BATCH])
         if not batch:
             break
-        removed += SyncRun.objects.filter(pk__in=batch).delete()[1].get("mirrors.SyncRun", 0)
+        removed += runs.filter(pk__in=batch).delete()[1].get(model._meta.label, 0)
     return removed
 
 
@@ -368,12 +389,17 @@ def prune_steps(now: datetime) -> int:
     Steps are written in order of time, so the oldest have the lowest keys: nothing is searched.
     """
     before = now - timedelta(days=settings.AIRGAP_STEPS_DAYS)
+    return _prune_steps(RunStep, before) + _prune_steps(PushStep, before)
+
+
+def _prune_steps(model: type[Step], before: datetime) -> int:
     removed = 0
+    steps = model._default_manager
     for _ in range(MOST_BATCHES):
-        oldest = RunStep.objects.order_by("pk").values_list("pk", "at")[:BATCH]
+        oldest = steps.order_by("pk").values_list("pk", "at")[:BATCH]
         batch = [pk for pk, at in oldest if at < before]
         if batch:
-            removed += RunStep.objects.filter(pk__in=batch).delete()[0]
+            removed += steps.filter(pk__in=batch).delete()[0]
         if len(batch) < BATCH:
             break
     return removed

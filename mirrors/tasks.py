@@ -15,12 +15,15 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from mirrors import exporting, retention, runs, scrubbing, sync, taken_log, work_here
-from mirrors.models import SyncRun
+from mirrors.models import PushRun, SyncRun
+from mirrors.pushing import asking as pushes
+from mirrors.pushing import perform as pushing
 
 logger = logging.getLogger(__name__)
 
 _syncs = threading.BoundedSemaphore(settings.AIRGAP_WORKERS)
 _taken_log = threading.BoundedSemaphore(1)
+_pushes = threading.BoundedSemaphore(settings.AIRGAP_PUSHES)
 _bundles = threading.BoundedSemaphore(1)
 
 
@@ -37,6 +40,11 @@ def send(task: Task, *args: object) -> bool:
 def send_run(run: SyncRun) -> None:
     """Wake a worker for a queued run once its row is committed."""
     transaction.on_commit(lambda: send(sync_mirror, run.pk))
+
+
+def send_push(run: PushRun) -> None:
+    """Wake a worker for a queued push once its row is committed."""
+    transaction.on_commit(lambda: send(push_mirror, run.pk))
 
 
 def send_bundle(bundle_id: str) -> None:
@@ -56,6 +64,20 @@ def sync_mirror(run_id: int) -> None:
         _syncs.release()
 
 
+@shared_task(name="mirrors.push_mirror")
+def push_mirror(run_id: int) -> None:
+    """One push, and then whatever waits for a destination that nothing is being pushed to."""
+    if not _pushes.acquire(blocking=False):
+        return
+    try:
+        waiting: int | None = run_id
+        while waiting is not None:
+            pushing.perform(waiting)
+            waiting = pushes.PUSHES.oldest_queued()
+    finally:
+        _pushes.release()
+
+
 @shared_task(name="mirrors.tick")
 def tick() -> None:
     """Every few seconds: close what is lost, open what is due, send what waits."""
@@ -64,6 +86,10 @@ def tick() -> None:
     runs.open_due(now)
     for run in runs.unsent(now):
         send(sync_mirror, run.pk)
+    pushes.PUSHES.close_lost(now)
+    pushes.open_due(now)
+    for push in pushes.PUSHES.unsent(now):
+        send(push_mirror, push.pk)
 
 
 @shared_task(name="mirrors.housekeeping")

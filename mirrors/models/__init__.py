@@ -3,6 +3,7 @@
 from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
 from mirrors.models.consumer import Consumer, LogPlace, Taking
+from mirrors.models.destination import Destination, PushRule, PushRun, PushStep
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
@@ -17,11 +18,15 @@ __all__ = [
     "BundleBlob",
     "BundleSnapshot",
     "Consumer",
+    "Destination",
     "Export",
     "LayerFacts",
     "LogPlace",
     "LoginKind",
     "Mirror",
+    "PushRule",
+    "PushRun",
+    "PushStep",
     "Role",
     "Run",
     "RunStep",

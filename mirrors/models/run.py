@@ -72,6 +72,7 @@ class Run(models.Model):
     error = models.TextField(blank=True)
     note = models.TextField(blank=True)
 
+    kind: ClassVar[str]
     step_model: ClassVar[Any]
 
     class Meta:
@@ -119,6 +120,8 @@ class SyncRunQuerySet(RunQuerySet["SyncRun"]):
 
 class SyncRun(Run):
     """One attempt to bring a mirror up to date."""
+
+    kind = "sync"
 
     class Trigger(models.TextChoices):
         SCHEDULE = "schedule", "schedule"
