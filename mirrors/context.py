@@ -11,6 +11,7 @@ SECTIONS = (
     ("/settings/", "settings"),
     ("/history", "history"),
     ("/runs/", "history"),
+    ("/pushes/", "history"),
     ("/bundles", "bundles"),
     ("/use-it/", "use-it"),
     ("/consumers", "consumers"),

@@ -16,7 +16,8 @@ from django.utils import timezone
 from mirrors import freshness
 from mirrors.clock import Reading
 from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
-from mirrors.models import BundleSnapshot, Mirror, Snapshot, Source, SyncRun
+from mirrors.models import BundleSnapshot, Mirror, PushRule, Snapshot, Source, SyncRun
+from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.trivy.catalogue import Limits
@@ -55,6 +56,7 @@ class Standing:
     last_run: SyncRun | None
     last_export_at: datetime | None
     sources: tuple[SourceLook, ...]
+    pushes: tuple[pushing.Standing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,10 @@ def clock_banner(reading: Reading) -> str:
 
 
 def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
-    """How these mirrors stand, in their order. Best given with `current` selected; three queries beyond that."""
+    """How these mirrors stand, in their order. Best given with `current` selected; a few queries beyond that."""
     open_runs, ended = _runs(mirrors, reading.now)
     sources_of = _sources(mirrors)
+    pushes_of = _pushes(mirrors, reading.now)
     exports = _exports([mirror.current_id for mirror in mirrors if mirror.current_id is not None])
     found = []
     for mirror in mirrors:
@@ -123,6 +126,7 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
                 last_run=ended.get(mirror.pk),
                 last_export_at=exports.get(mirror.current_id) if mirror.current_id is not None else None,
                 sources=sources,
+                pushes=tuple(pushes_of.get(mirror.pk, ())),
             )
         )
     return found
@@ -211,6 +215,15 @@ def _sources(mirrors: Sequence[Mirror]) -> dict[int, tuple[SourceLook, ...]]:
     for values in rows.values_list(*SourceLook._fields):
         found.setdefault(values[0], []).append(SourceLook(*values))
     return {mirror_id: tuple(looks) for mirror_id, looks in found.items()}
+
+
+def _pushes(mirrors: Sequence[Mirror], now: datetime) -> dict[int, list[pushing.Standing]]:
+    """How each mirror's push rules stand; one query where there is none."""
+    rules = PushRule.objects.for_pages().order_by("destination__label", "pk")
+    if len(mirrors) == 1:
+        rows = rules.filter(mirror_id=mirrors[0].pk)
+        return pushing.by_mirror(rows, now)
+    return pushing.by_mirror(rules, now)
 
 
 def _runs(mirrors: Sequence[Mirror], now: datetime) -> tuple[dict[int, SyncRun], dict[int, SyncRun]]:

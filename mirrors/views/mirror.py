@@ -44,8 +44,12 @@ def mirror_detail(request: PageRequest, name: str) -> HttpResponse:
         "mirror/mirror.html",
         "mirror/_body.html",
         _context(request, found, reading.now),
-        every=RUNNING_SECONDS if found.open_run is not None else RESTING_SECONDS,
+        every=RUNNING_SECONDS if _is_moving(found) else RESTING_SECONDS,
     )
+
+
+def _is_moving(found: Standing) -> bool:
+    return found.open_run is not None or any(push.open_run is not None for push in found.pushes)
 
 
 def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, object]:
@@ -74,6 +78,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "sources": [_source(source, now) for source in mirror.sources.all()],
         # A proxy's URL may carry a password.
         "proxy_host": urlsplit(mirror.proxy).hostname or "",
+        "pushes": _pushes(found, now),
         "runs": mirror.runs.exclude(state=SyncRun.State.UNCHANGED).newest_first()[:RUNS_SHOWN],
         "schedule": _schedule(mirror, now),
         "may_operate": user.may_operate,
@@ -90,6 +95,13 @@ def _served(mirror: Mirror) -> dict[str, object]:
         "served_tags": [tag for tag in tags if not serving.is_dated(tag)],
         "dated_tag": next(filter(serving.is_dated, tags), ""),
     }
+
+
+def _pushes(found: Standing, now: datetime) -> list[dict[str, object]]:
+    """Where it is pushed to, and how that stands."""
+    return [
+        {"standing": each, "moving": moving(each.open_run, now) if each.open_run else None} for each in found.pushes
+    ]
 
 
 def _minutes(age: timedelta | None) -> int | None:

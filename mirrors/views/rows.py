@@ -16,7 +16,8 @@ from django.utils.safestring import SafeString
 
 from mirrors import digests, plot, wording
 from mirrors.freshness import BUILT
-from mirrors.models import Mirror, Snapshot, SyncRun, User
+from mirrors.models import Mirror, PushRun, Snapshot, SyncRun, User
+from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
 from mirrors.standing import Standing
 from mirrors.templatetags.wording import time_element
@@ -65,6 +66,7 @@ class Row:
     current_id: int | None
     may_sync: bool
     may_export: bool
+    pushed: SafeString
     moving: Moving | None
     ended: str
     ended_state: str
@@ -123,6 +125,7 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
         current_id=mirror.current_id,
         may_sync=may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
         may_export=may_operate and current is not None,
+        pushed=_push_trouble(standing, now),
         moving=moving(run, now) if run is not None else None,
         ended=ended_text(ended) if ended is not None else "",
         ended_state=ended.state if ended is not None else "",
@@ -130,10 +133,11 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
     )
 
 
-def moving(run: SyncRun, now: datetime) -> Moving:
+def moving(run: SyncRun | PushRun, now: datetime) -> Moving:
     """Bytes, speed and time left of an open run; its stage while there are no bytes to count."""
     total, done = run.bytes_total or 0, run.bytes_done
-    urls = {"stop_url": run_url("run-stop", run.pk), "run_url": run_url("run-detail", run.pk)}
+    door = "push" if run.kind == "push" else "run"
+    urls = {"stop_url": run_url(f"{door}-stop", run.pk), "run_url": run_url(f"{door}-detail", run.pk)}
     if run.state == SyncRun.State.QUEUED:
         waited = now - run.queued_at
         text = "waiting for a worker"
@@ -248,7 +252,40 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
     hops.append(("pulled", f"{pulled} from {host}"))
     exported = standing.last_export_at
     hops.append(("exported", _moment(exported, _clock(exported, now), is_clock=True) if exported else "not yet"))
+    if pushed := _pushed(standing, now):
+        hops.append(("pushed", pushed))
     return SafeString("".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in hops))
+
+
+def _pushed(standing: Standing, now: datetime) -> str:
+    """Where this build is, besides here: `to Harbor, 3 h ago`; "" while there is nothing to say."""
+    level = [push.rule for push in standing.pushes if push.state == pushing.LEVEL and push.rule.pushed_at is not None]
+    if level:
+        last = max(rule.pushed_at for rule in level if rule.pushed_at is not None)
+        names = [rule.destination.label for rule in level]
+        where = escape(wording.joined(names) if len(names) < 3 else wording.counted(len(names), "destination"))
+        return f"to {where}, {_moment(last, f'{wording.age_text(now - last)} ago')}"
+    under_way = next((push for push in standing.pushes if push.open_run is not None), None)
+    if under_way is not None:
+        return f"to {escape(under_way.rule.destination.label)}: {under_way.word}"
+    return "not yet" if standing.pushes else ""
+
+
+def _push_trouble(standing: Standing, now: datetime) -> SafeString:
+    """What is the matter with a push, in a line; "" while all is well or under way."""
+    troubled = [push for push in standing.pushes if push.state == pushing.FAILING]
+    if not troubled:
+        return SafeString("")
+    first = troubled[0].rule
+    since = f" for {wording.age_text(now - first.failing_since)}" if first.failing_since is not None else ""
+    more = f" So do {len(troubled) - 1} more." if len(troubled) > 1 else ""
+    then = ""
+    if first.next_try_at is not None and settings.AIRGAP_SCHEDULE:
+        then = f" {wording.plan_text('Next try', first.next_try_at, now)}."
+    said = f"Pushing to {first.destination.label} has failed{since}."
+    link = f' <a href="{run_url("push-detail", first.last_run_id)}">Read the last push</a>' if first.last_run_id else ""
+    why = escape(f"{wording.first_sentence(first.last_error)}.{then}{more}")
+    return SafeString(f"<strong>{escape(said)}</strong> {why}{link}")
 
 
 def _clock(moment: datetime, now: datetime) -> str:
