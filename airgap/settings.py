@@ -191,8 +191,9 @@ else:
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_POOL = "threads"
-# Beside syncs and pushes: a bundle being prepared, a store check, housekeeping, and always one for the tick.
-CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 4
+# Beside syncs and pushes: a bundle being prepared, a store check, housekeeping, a log being read; and always one for
+# the tick.
+CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 5
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mirrors', '0009_add_release_files'),
+        ('mirrors', '0010_add_places_in_logs'),
     ]
 
     operations = [
