@@ -48,7 +48,7 @@ def _headline(required: bool, ready: Readiness) -> str:
 @administrator_required
 def access_switch(request: HttpRequest) -> HttpResponse:
     """A page that says who is locked out, or let in; `required` 1 or 0 is what is to hold from then on."""
-    wanted = (request.POST if request.method == "POST" else request.GET).get("required", "")
+    wanted = request.POST.get("required", "")
     now = timezone.now()
     if request.method == "POST" and wanted in ("0", "1"):
         by, address = request.user.get_username(), address_of(request)
@@ -59,6 +59,7 @@ def access_switch(request: HttpRequest) -> HttpResponse:
     required = Serving.now().login_required
     tokens = access_tokens.standing_tokens()
     context = {"now": now, "required": required, "ready": access_tokens.readiness(tokens, now)}
+    context["is_plain"] = _is_plain(request)
     return render(request, "access/switch.html", context, status=422 if request.method == "POST" else 200)
 
 
@@ -85,9 +86,18 @@ def token_create(request: HttpRequest) -> HttpResponse:
     return render(request, "access/new.html", {"form": form}, status=status)
 
 
+def _base(request: HttpRequest) -> str:
+    """Where scanners reach this instance, as far as is known."""
+    return settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
+
+
+def _is_plain(request: HttpRequest) -> bool:
+    return _base(request).startswith("http:")
+
+
 def _shown(request: HttpRequest, token: AccessToken, secret: str) -> dict[str, object]:
     """What the page with the secret says, with this instance's address in every line."""
-    base = settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
+    base = _base(request)
     host = urlsplit(base).netloc
     login = base64.b64encode(f"{token.name}:{secret}".encode()).decode()
     vex = Mirror.objects.filter(kind="vex").order_by("name").values_list("name", flat=True).first() or "vexhub"
@@ -98,6 +108,7 @@ def _shown(request: HttpRequest, token: AccessToken, secret: str) -> dict[str, o
         "now": timezone.now(),
         "token": token,
         "secret": secret,
+        "is_plain": _is_plain(request),
         "host": host,
         "lines": [
             ("login", "Log in once, with the token as password", "", f"docker login --username {token.name} {host}"),

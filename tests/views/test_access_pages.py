@@ -93,7 +93,7 @@ def test_a_token_is_shown_once_with_the_lines_to_use_it(as_administrator, settin
     settings.AIRGAP_BASE_URL = "https://airgap.plant.example:8443"
     answer = as_administrator.post(NEW, {"name": "ci", "expires": "90"})
     assert answer.status_code == 200 and "no-store" in answer["Cache-Control"]
-    secret = re.search(r'<code class="block" id="secret"[^>]*>(airgap_\w{43})</code>', answer.text)[1]
+    secret = re.search(r'<pre id="secret"[^>]*>(airgap_\w{43})</pre>', answer.text)[1]
     assert "docker login --username ci airgap.plant.example:8443" in answer.text
     assert f"token: {secret}" in answer.text and "https://airgap.plant.example:8443/vex/" in answer.text
     token = AccessToken.objects.get()
@@ -101,6 +101,14 @@ def test_a_token_is_shown_once_with_the_lines_to_use_it(as_administrator, settin
     assert secret not in as_administrator.get(PAGE).text
     entry = AuditEntry.objects.get(action="access token added")
     assert entry.subject == "ci" and entry.address == "127.0.0.1" and secret not in entry.detail
+
+
+def test_it_warns_of_credentials_without_tls(as_administrator, settings):
+    assert "without TLS" in as_administrator.get(SWITCH).text
+    assert "without TLS" in as_administrator.post(NEW, {"name": "ci"}).text
+    settings.AIRGAP_BASE_URL = "https://airgap.plant.example"
+    assert "without TLS" not in as_administrator.get(SWITCH).text
+    assert "without TLS" not in as_administrator.post(NEW, {"name": "plant-7"}).text
 
 
 def test_a_token_need_not_expire(as_administrator):
