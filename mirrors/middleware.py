@@ -14,7 +14,7 @@ from mirrors.views.oci import refusal
 Answer = Callable[[HttpRequest], HttpResponse]
 
 # For scanners, which have no session: nobody is looked up.
-PROGRAMS = ("/v2/", "/vex/", "/healthz")
+PROGRAMS = ("/v2/", "/vex/", "/files/", "/healthz")
 
 POLICY = "; ".join(
     (
