@@ -86,6 +86,20 @@ def of_all(now: datetime) -> Demand:
     return Demand(whole["count"], whole["late"], tuple(_database(mirror, by_mirror[mirror.pk]) for mirror in mirrors))
 
 
+def takers_of(mirror: Mirror, now: datetime) -> str:
+    """`41 consumers, three of them late`; "" where nobody took it. One query."""
+    late = Count("pk", filter=Q(late_at__lte=now))
+    sums = Taking.objects.filter(mirror=mirror).aggregate(count=Count("pk"), late=late)
+    if not sums["count"]:
+        return ""
+    many = wording.counted(sums["count"], "consumer")
+    if not sums["late"]:
+        return many
+    if sums["late"] == sums["count"]:
+        return f"{many}, late" if sums["count"] == 1 else f"{many}, all of them late"
+    return f"{many}, {wording.number_word(sums['late'])} of them late"
+
+
 def _database(mirror: Mirror, sums: Mapping[str, Any]) -> Database:
     current = mirror.current
     size = current.size_bytes if current else 0

@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from mirrors import clock, plot, runs, serving, snapshots, standing, tasks
+from mirrors import clock, demand, plot, runs, serving, snapshots, standing, tasks
 from mirrors.freshness import BUILT, FAILING
 from mirrors.models import BundleSnapshot, Mirror, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
@@ -75,6 +75,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         **_plots(mirror, kept, found, now),
         "snapshots": kept,
         **_served(mirror),
+        "takers": demand.takers_of(mirror, now),
         "sources": [_source(source, now) for source in mirror.sources.all()],
         # A proxy's URL may carry a password.
         "proxy_host": urlsplit(mirror.proxy).hostname or "",

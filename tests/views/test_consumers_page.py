@@ -131,6 +131,15 @@ def test_it_says_what_it_will_show_while_nobody_has_come(as_viewer):
     assert "Every scanner, registry or script" in page
 
 
+def test_the_databases_page_says_how_many_take_it(as_viewer, vulns, built):
+    url = reverse("mirrors:mirror-detail", args=["trivy-db"])
+    assert "taken by" not in as_viewer.get(url).content.decode()
+    took(vulns, "10.1.2.3", at=built + HOUR)
+    took(vulns, "10.1.2.4", at=built + HOUR)
+    Taking.objects.filter(consumer__address="10.1.2.4").update(late_at=built + HOUR)
+    assert "2 consumers, one of them late" in as_viewer.get(url).content.decode()
+
+
 def test_it_filters_by_database_state_and_words(as_viewer, vulns, make_mirror, store, built):
     java = make_mirror("trivy-java-db", label="Java DB")
     keep_build(store, java, built)
