@@ -216,6 +216,9 @@ CELERY_BEAT_SCHEDULE = {
     "housekeeping": {"task": "mirrors.housekeeping", "schedule": 600.0, "options": {"expires": 300}},
 }
 
+# Where VEX repositories may be read from; empty: anywhere but this instance's own data.
+AIRGAP_VEX_DIRECTORIES = [path for path in environment.text("AIRGAP_VEX_DIRECTORIES").split(os.pathsep) if path]
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -13,8 +13,11 @@ from urllib.parse import quote, urlsplit
 
 from django.conf import settings
 
-from mirrors import content, logins, wording
+from mirrors import content, logins, pack_vex, wording
 from mirrors.digests import DigestError, short
+from mirrors.git import GitAddress, GitError, Remote
+from mirrors.git.addresses import SOURCE_PREFIX
+from mirrors.job import Refused
 from mirrors.models import Mirror, Source
 from mirrors.registry.client import RegistryClient
 from mirrors.registry.errors import Hop, RegistryError
@@ -56,7 +59,8 @@ RELEASE_HOSTS: dict[str, tuple[str, ...]] = {
 }
 _UNREACHED = frozenset({"dns", "refused", "timeout", "stalled", "proxy", "tls", "ca"})
 _FAULTS = (
-    RegistryError, ManifestError, RuleError, ReferenceError, DigestError, VexError, ReleaseError, SecretError, Stopped,
+    RegistryError, ManifestError, RuleError, ReferenceError, DigestError, VexError, GitError, ReleaseError, Refused,
+    SecretError, Stopped,
 )  # fmt: skip
 
 
@@ -111,7 +115,7 @@ def for_url(connection: Connection, reference: str, url: str) -> Connection:
 
     The proxy holds for all, CA and leniency for the source's own host, the login for that host's very port and scheme.
     """
-    own, asked = urlsplit(reference), urlsplit(url)
+    own, asked = urlsplit(reference.removeprefix(SOURCE_PREFIX)), urlsplit(url)
     if asked.hostname != own.hostname:
         return Connection(proxy=connection.proxy)
     if (asked.scheme, asked.netloc) != (own.scheme, own.netloc):
@@ -304,6 +308,11 @@ class _Trial:
 
     def _ask_vex(self, connection: Connection) -> str:
         place = parse_source(self.reference)
+        if place.git is not None:
+            return self._ask_git(place.git, connection)
+        if place.form == "directory":
+            count = pack_vex.look_at(place.url, place.subdir)
+            return f"directory of a VEX repository, {wording.counted(count, 'package')}"
         if place.form != "base":
             return self._ask_archive([location.fetch_url for location in place.candidates], connection)
         raw, answer = read_url(
@@ -315,17 +324,27 @@ class _Trial:
         )
         self.hops += answer.hops
         repository = parse_repository(raw)
-        urls = [
-            location.fetch_url
-            for version in repository.versions
-            for location in version.locations
-            if location.supported
-        ]
-        if not urls:
+        found = [each for version in repository.versions for each in version.locations if each.supported]
+        urls = [location.fetch_url for location in found if location.git is None]
+        addresses = [location.git for location in found if location.git is not None]
+        if not found:
             raise VexError("manifest", "The repository's manifest names no archive that can be mirrored.")
         for url in list(dict.fromkeys(urls))[:MOST_ARCHIVES]:
             self.hops += self._probe(url, connection)
-        return f"manifest of {repository.name or 'a VEX repository'}, {wording.counted(len(set(urls)), 'archive')}"
+        for address in list(dict.fromkeys(addresses))[:MOST_ARCHIVES]:
+            self._ask_git(address, connection)
+        archives = wording.counted(len({*urls, *addresses}), "archive")
+        return f"manifest of {repository.name or 'a VEX repository'}, {archives}"
+
+    def _ask_git(self, address: GitAddress, connection: Connection) -> str:
+        """Where its branch stands; the commit is fetched at a sync."""
+        remote = Remote(address, self._for_url(connection, address.url), stop=self.stop, timeouts=self.timeouts)
+        try:
+            head = remote.head()
+            self.hops += remote.hops
+        finally:
+            remote.close()
+        return f"git repository, {head.ref} at {head.commit[:12]}"
 
     # Release files
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from mirrors import connections, wording
+from mirrors import connections, pack_vex, wording
 from mirrors.digests import digest_of, short
 from mirrors.fetch_oci import SOURCE_FAULTS
+from mirrors.git import GitAddress, GitError
 from mirrors.job import Fetched, Job, KeptBlob, Outcome, Refused
 from mirrors.models import SnapshotBlob, Source
 from mirrors.registry.exchange import is_inner
@@ -38,7 +39,7 @@ from mirrors.trivy.vex import (
 Role = SnapshotBlob.Role
 DOCUMENTS_NAMED = 20
 
-FAULTS = (*SOURCE_FAULTS, VexError, ArchiveError)
+FAULTS = (*SOURCE_FAULTS, VexError, ArchiveError, GitError)
 
 
 def sync_vex(job: Job) -> Outcome:
@@ -71,8 +72,11 @@ def sync_vex(job: Job) -> Outcome:
 
 @dataclass(frozen=True)
 class _Archive:
+    """In the store. `top` is the folder of the index where the archive was made here, else ""."""
+
     digest: str
     size: int
+    top: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class _Asking:
         if form.form == "base":
             raw = self._document(form.manifest_url)
             return self._assemble(raw, self._mirrored(parse_repository(raw)))
+        if form.form in ("git", "directory"):
+            return self._packed_here(form)
         place, archive, raw = self._from_archive(form)
         repository = parse_repository(raw)
         if form.form == "archive":
@@ -140,14 +146,40 @@ class _Asking:
             )
         return place, archive, facts.repository_manifest
 
+    def _packed_here(self, form: VexSource) -> Fetched:
+        """A git repository or directory is its own first location of version 0.1, whatever its manifest names."""
+        if form.git is not None:
+            archive = self._from_git(form.git, as_source=True)
+        else:
+            made = pack_vex.packed_directory(self.job, form.url, form.subdir)
+            archive = _Archive(made.digest, made.size, made.top)
+        place = Location(self.source.reference, form.url, archive.top, "tar.gz")
+        facts = self._open(archive, place.format, place.subdir)
+        if facts.repository_manifest is None:
+            raise Refused(f"There is no vex-repository.json in {self.source.reference}; it is not a VEX repository.")
+        raw = facts.repository_manifest
+        return self._assemble(raw, self._as_given(place, parse_repository(raw), archive))
+
     # The archives
+
+    def _from_git(self, address: GitAddress, *, as_source: bool = False) -> _Archive:
+        key = f"git+{address.url}@{address.ref}//{address.subdir}"
+        if key not in self.fetched:
+            known = self.known.get(key, {})
+            asked = pack_vex.GitSource(self.job, address, self._connection(address.url), self.listener, known)
+            made = asked.packed(as_source=as_source)
+            self.known[key] = asked.known
+            self.fetched[key] = _Archive(made.digest, made.size, made.top)
+        return self.fetched[key]
 
     def _archive(self, place: Location) -> _Archive:
         """The bytes of a location, in the store; not fetched when the server says they are unchanged."""
         url, job = place.fetch_url, self.job
-        if url in self.fetched:
+        if place.git is None and url in self.fetched:
             return self.fetched[url]
         self._refuse_inner(url)
+        if place.git is not None:
+            return self._from_git(place.git)
         known = self.known.get(url, {})
         digest = str(known.get("digest", ""))
         etag = str(known.get("etag", "")) if digest and job.store.is_pristine(digest) else ""
@@ -179,7 +211,7 @@ class _Asking:
 
     def _refuse_inner(self, url: str) -> None:
         """What a stranger's manifest names is no way into our own network, as a redirect is none (exchange.py)."""
-        host, home = (urlsplit(address).hostname or "" for address in (url, self.source.reference))
+        host, home = (urlsplit(address).hostname or "" for address in (url, self.source.reference.removeprefix("git+")))
         if is_inner(host) and not is_inner(home) and not self.source.insecure:
             raise Refused(
                 f"{self.source.host} names an archive at the private address {host}. That is refused; allow it for "
@@ -211,7 +243,7 @@ class _Asking:
                     if not location.supported:
                         raise Refused(f"{location.original} is not mirrored: {location.reason}.")
                     archive = self._archive(location)
-                    facts = self._open(archive, location.format, location.subdir)
+                    facts = self._open(archive, location.format, archive.top or location.subdir)
                 except FAULTS as error:
                     self.problems.append(str(error))
                     self.job.story.warn(str(error), source=self.source.reference)

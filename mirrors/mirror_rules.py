@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mirrors import logins, wording
+from mirrors import logins, pack_vex, wording
+from mirrors.job import Refused
 from mirrors.logins import NO_LOGIN, Login
 from mirrors.registry.references import Reference, ReferenceError, host_of
 from mirrors.rules import RuleBroken as RuleBroken
@@ -251,6 +252,21 @@ def _checked_address(address: str, kind: Kind) -> str:
     return address
 
 
+def _is_directory(reference: str, kind: Kind) -> bool:
+    """Whether the source is a directory of this machine, which needs neither login nor CA. RuleBroken for one that may
+    not be read."""
+    if kind.transport != "vex":
+        return False
+    place = parse_source(reference)
+    if place.form != "directory":
+        return False
+    try:
+        pack_vex.allowed_directory(place.url)
+    except Refused as refusal:
+        raise RuleBroken("sources", str(refusal)) from None
+    return True
+
+
 def checked_sources(specs: Iterable[SourceSpec], kind: Kind) -> list[SourceSpec]:
     """Every source by the rules, in order. Raises RuleBroken for the first that is not, and for an empty list."""
     checked: list[SourceSpec] = []
@@ -258,7 +274,11 @@ def checked_sources(specs: Iterable[SourceSpec], kind: Kind) -> list[SourceSpec]
         reference = checked_reference(spec.reference, kind)
         if any(reference == other.reference for other in checked):
             raise RuleBroken("sources", f"{reference} is named twice. Sources are asked in order, each once.")
-        checked.append(SourceSpec(reference, spec.insecure, checked_ca(spec.ca_pem), spec.login))
+        checked.append(
+            SourceSpec(reference)
+            if _is_directory(reference, kind)
+            else SourceSpec(reference, spec.insecure, checked_ca(spec.ca_pem), spec.login)
+        )
     if not checked:
         raise RuleBroken("sources", "A mirror needs at least one source.")
     if len(checked) > MOST_SOURCES:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mirrors.digests import DigestError, Verifier, short
 from mirrors.stopping import Stopped, StopSignal
@@ -210,6 +210,10 @@ class IncomingBlob:
         actual = "sha256:" + self._hash.hexdigest()
         if actual != digest:
             raise DigestError("digest", f"The bytes of {digest} have the digest {actual}.")
+
+    def reading(self) -> BinaryIO:
+        """What was written so far, opened to be read. The caller closes it."""
+        return self._path.open("rb")
 
     def commit(self) -> tuple[str, int]:
         """Make it a blob; returns its digest and its size in bytes."""

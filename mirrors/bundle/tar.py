@@ -25,6 +25,16 @@ def header(name: str, size: int, mode: int, mtime: int) -> bytes:
     return first + record + padding(len(record)) + _block(name, 0, mode, mtime, b"0")
 
 
+def header_for_any_name(path: str, size: int, mode: int, mtime: int) -> bytes:
+    """As `header`, for names of any length and letters: those that ustar cannot hold stand in a pax record."""
+    try:
+        return header(path, size, mode, mtime)
+    except (NameTooLong, UnicodeEncodeError):
+        record = _pax_record("path", path)
+    first = _block("PaxHeaders/name", len(record), 0o644, mtime, b"x")
+    return first + record + padding(len(record)) + header("name", size, mode, mtime)
+
+
 def padding(size: int) -> bytes:
     """The zeros after `size` bytes of a member, up to the next block."""
     return bytes(-size % BLOCK)
@@ -67,8 +77,8 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 
 def _pax_record(key: str, value: str) -> bytes:
     """`<length> <key>=<value>\\n`, where the length counts its own digits."""
-    rest = len(f" {key}={value}\n")
+    rest = len(f" {key}={value}\n".encode())
     length = rest + len(str(rest))
     if len(str(length)) > len(str(rest)):
         length += 1
-    return f"{length} {key}={value}\n".encode("ascii")
+    return f"{length} {key}={value}\n".encode()

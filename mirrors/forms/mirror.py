@@ -143,8 +143,8 @@ class MirrorForm(LoginPart):
         kind = self.kind
         if kind.transport == "vex":
             sources = (
-                "One a line, asked in order: a base address (https://host/path), https://github.com/OWNER/REPO, or an "
-                "archive (https://….tar.gz//folder)."
+                "One a line, asked in order: a base address (https://host/path), https://github.com/OWNER/REPO, an "
+                "archive (https://….tar.gz//folder), git (git+https://host/path.git@branch), or a directory (file:///path)."
             )
         elif kind.transport == "release":
             sources = (

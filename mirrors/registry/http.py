@@ -56,11 +56,11 @@ def fetch_url(
     A break starts it again from its beginning (`sink.restart`): such files are small, and often made anew on each
     request. User and password, or token, go to the URL's own scheme, host and port. RegistryError, or Stopped.
     """
-    exchange = _exchange(url, connection, stop, listener, timeouts)
+    exchange = exchange_for(url, connection, stop, listener, timeouts)
     headers = {"If-None-Match": etag} if etag else {}
 
     def attempt() -> UrlAnswer:
-        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=authorization_of(connection))
         try:
             if response.status_code != 304 or not etag:
                 _copy(exchange, response, sink, limit)
@@ -113,7 +113,7 @@ def read_pointer(
     limit: int,
 ) -> Pointer:
     """GET `url`. A redirect to an address that `is_enough` answers by itself and is not followed, others are."""
-    exchange = _exchange(url, connection, stop, listener, timeouts)
+    exchange = exchange_for(url, connection, stop, listener, timeouts)
     targets: list[str] = []
 
     def judged(target: str) -> bool:
@@ -125,7 +125,7 @@ def read_pointer(
     def attempt() -> Pointer:
         targets.clear()
         response = exchange.send(
-            "GET", url, _OPERATION, headers={}, authorization=_authorization(connection), is_enough=judged
+            "GET", url, _OPERATION, headers={}, authorization=authorization_of(connection), is_enough=judged
         )
         try:
             if targets:
@@ -151,11 +151,11 @@ def size_of(
 
     RegistryError, or Stopped.
     """
-    exchange = _exchange(url, connection, stop, listener, timeouts)
+    exchange = exchange_for(url, connection, stop, listener, timeouts)
 
     def attempt() -> int | None:
         headers = {"Range": "bytes=0-0"}
-        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=authorization_of(connection))
         try:
             if response.status_code not in (200, 206):
                 raise exchange.refusal(response, _OPERATION)
@@ -183,10 +183,10 @@ def fetch_file(
 
     The sink's owner verifies the digest. RegistryError, or Stopped.
     """
-    exchange = _exchange(url, connection, stop, listener, timeouts)
+    exchange = exchange_for(url, connection, stop, listener, timeouts)
 
     def request(headers: Mapping[str, str]) -> Response:
-        return exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        return exchange.send("GET", url, _OPERATION, headers=headers, authorization=authorization_of(connection))
 
     transfer = BlobTransfer(exchange, descriptor, sink, request, _OPERATION)
     try:
@@ -218,11 +218,11 @@ def probe_url(
     timeouts: Timeouts | None = None,
 ) -> list[Hop]:
     """Fetch one byte and name every host on the way. A RegistryError has those that did answer in its `hops`."""
-    exchange = _exchange(url, connection, stop, listener, timeouts)
+    exchange = exchange_for(url, connection, stop, listener, timeouts)
 
     def attempt() -> list[Hop]:
         headers = {"Range": "bytes=0-0"}
-        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=_authorization(connection))
+        response = exchange.send("GET", url, _OPERATION, headers=headers, authorization=authorization_of(connection))
         if response.status_code not in (200, 206):
             raise exchange.refusal(response, _OPERATION)
         exchange.first_byte(response, _OPERATION)
@@ -259,7 +259,7 @@ def _copy(exchange: Exchange, response: Response, sink: UrlSink, limit: int) -> 
         raise exchange.error("truncated", f"{exchange.who()} broke off in the middle", _OPERATION, temporary=True)
 
 
-def _exchange(
+def exchange_for(
     url: str, connection: Connection, stop: StopSignal, listener: Listener | None, timeouts: Timeouts | None
 ) -> Exchange:
     try:
@@ -288,6 +288,6 @@ def _refused(url: str, host: str, what: str, advice: str) -> RegistryError:
     return RegistryError("unsupported", what, registry=host or redact_url(url), operation=_OPERATION, advice=advice)
 
 
-def _authorization(connection: Connection) -> str:
+def authorization_of(connection: Connection) -> str:
     """Sent at once: archives behind a login rarely ask for it (go-getter does not wait for that either)."""
     return f"Bearer {connection.token}" if connection.token else connection.basic()

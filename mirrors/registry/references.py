@@ -55,8 +55,8 @@ def checked_name(repository: str) -> str:
 
 
 def host_of(text: str) -> str:
-    """`host[:port]` in lower case, of a reference or a web address; nothing is checked."""
-    return text.partition("://")[2 if "://" in text else 0].partition("/")[0].lower()
+    """`host[:port]` in lower case, of a reference or a web address; a directory as it stands. Nothing is checked."""
+    return text.partition("://")[2 if "://" in text else 0].partition("/")[0].lower() or text
 
 
 @dataclass(frozen=True)

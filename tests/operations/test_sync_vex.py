@@ -133,7 +133,7 @@ def test_what_a_repository_says_is_cleaned_before_it_is_told(mirror, hub, sync_n
 
 def test_a_second_location_serves_when_the_first_is_broken(make_mirror, fake, sync_now):
     fake.put_file(
-        WELL_KNOWN, manifest(fake.url("/gone.tar.gz") + "//x", fake.url(ARCHIVE) + "//vexhub-main", "git::https://x/y")
+        WELL_KNOWN, manifest(fake.url("/gone.tar.gz") + "//x", fake.url(ARCHIVE) + "//vexhub-main", "git::ssh://x/y")
     )
     fake.put_file(ARCHIVE, archive())
     mirror = make_mirror("vexhub", "vex", sources=[fake.url("/hub")])

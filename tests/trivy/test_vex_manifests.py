@@ -16,7 +16,7 @@ MANIFEST = {
             "x-unknown": {"b": 1, "a": 2.5},
             "locations": [
                 {"note": "first", "url": UPSTREAM, "other": "ü"},
-                {"url": "git::https://h/x.git"},
+                {"url": "git::ssh://git@h/x.git"},
                 {"url": SECOND},
             ],
             "update_interval": "24h",

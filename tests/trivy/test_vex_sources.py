@@ -31,6 +31,25 @@ def test_a_github_repository_is_fetched_as_an_archive_of_main_else_master(text):
     assert {candidate.subdir for candidate in source.candidates} == {"*"}
 
 
+def test_a_git_repository_and_a_directory_are_taken():
+    source = parse_source("git+https://h.example/hub.git@main//vex")
+    assert (source.form, source.url, source.git.ref, source.git.subdir) == (
+        "git",
+        "https://h.example/hub.git",
+        "main",
+        "vex",
+    )
+    for text in ("/srv/vex//hub", "file:///srv/vex//hub", "file:/srv/vex//hub"):
+        source = parse_source(text)
+        assert (source.form, source.url, source.subdir) == ("directory", "/srv/vex", "hub")
+
+
+def test_a_location_that_is_a_git_repository_is_taken_apart():
+    location = parse_location("git::https://h.example/hub.git//vex?ref=v1&depth=1")
+    assert location.supported and location.git.ref == "v1" and location.subdir == "vex"
+    assert location.fetch_url == "https://h.example/hub.git"
+
+
 def test_an_archive_url_names_its_folder():
     source = parse_source("http://127.0.0.1:5055/vex/main.tar.gz//vexhub-main?archive=tar.gz&ref=1")
 
@@ -45,12 +64,16 @@ def test_an_archive_url_names_its_folder():
     [
         ("", "needs https:// and a host"),
         ("vex.example/hub", "needs https:// and a host"),
-        ("file:///etc", "needs https:// and a host"),
+        ("file:///", "not a directory of this machine"),
+        ("file://host/etc", "not a directory of this machine"),
+        ("/a/../b", "not a directory of this machine"),
+        ("git+ssh://h.example/x.git", "without a key of our own"),
         ("git::https://vex.example/x.git", "needs https:// and a host"),
         ("https://", "needs https:// and a host"),
         ("https://vex.example:port/", "needs https:// and a host"),
         ("https://user:pass@vex.example/hub", "may not hold a user name or password"),
-        ("ssh://user:pass@vex.example/hub", "may not hold a user name or password"),
+        ("ssh://user:pass@vex.example/hub", "without a key of our own"),
+        ("git+https://user:pass@vex.example/hub", "may not hold a user name or password"),
         ("https://vex.example/hub#x", "fragment"),
         ("https://vex.example/hub?x=1", "no query"),
         ("https://vex.example/hub.tar.xz", "archives of the format tar.xz are not read"),
@@ -94,7 +117,8 @@ def test_it_takes_locations_apart_as_go_getter_does(text, fetch_url, subdir, for
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("git::https://h/a.git//s", "the getter git:: is not mirrored"),
+        ("git::ssh://git@h/a.git//s", "of git repositories only those at https addresses are mirrored"),
+        ("git::https://h/a.git//../s", "The folder in the address 'git::https://h/a.git//../s' leaves its repository"),
         ("s3::https://s3.amazonaws.com/b/a.tar.gz", "the getter s3:: is not mirrored"),
         ("ftp://h/a.tar.gz", "only http and https addresses are mirrored"),
         ("github.com/owner/repo", "only http and https addresses are mirrored"),

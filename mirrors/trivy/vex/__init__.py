@@ -1,6 +1,14 @@
 """VEX repositories: where they are, what their manifest says, what their archives hold (aquasecurity/vex-repo-spec)."""
 
-from mirrors.trivy.vex.archives import ArchiveFacts, read_archive, repack_as_tar_gz, subdir_entries
+from mirrors.trivy.vex.archives import (
+    INDEX_FILE,
+    INDEX_LIMIT,
+    ArchiveFacts,
+    read_archive,
+    read_index,
+    repack_as_tar_gz,
+    subdir_entries,
+)
 from mirrors.trivy.vex.manifests import (
     MANIFEST_LIMIT,
     OFFLINE_INTERVAL,
@@ -16,6 +24,8 @@ from mirrors.trivy.vex.manifests import (
 from mirrors.trivy.vex.sources import Location, VexError, VexSource, check_checksum, parse_location, parse_source
 
 __all__ = [
+    "INDEX_FILE",
+    "INDEX_LIMIT",
     "MANIFEST_LIMIT",
     "OFFLINE_INTERVAL",
     "REPOSITORY_FILE",
@@ -32,6 +42,7 @@ __all__ = [
     "parse_repository",
     "parse_source",
     "read_archive",
+    "read_index",
     "repack_as_tar_gz",
     "rewrite_manifest",
     "served_name",

@@ -61,7 +61,7 @@ def read_archive(file: BinaryIO, format: Format, subdir: str) -> ArchiveFacts:
     if raw is None:
         where = f"the folder {top!r} of the archive" if top else "the archive"
         raise VexError("index", f"There is no {INDEX_FILE} at the top of {where}, so Trivy would find no VEX in it.")
-    updated_at, locations = _parse_index(raw)
+    updated_at, locations = read_index(raw)
     return ArchiveFacts(
         updated_at,
         len(locations),
@@ -179,7 +179,7 @@ class _Findings:
             raise VexError("archive", f"The archive holds the link {member.name[:80]!r} to a place outside it.")
 
 
-def _parse_index(raw: bytes) -> tuple[datetime | None, list[str]]:
+def read_index(raw: bytes) -> tuple[datetime | None, list[str]]:
     """`updated_at` and the documents' locations of an index.json. VexError (`index` or `pointer`)."""
     if raw.startswith(POINTER):
         raise VexError(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from mirrors.git.addresses import GitAddress, is_git_source, parse_getter, parse_source_address
+from mirrors.git.faults import GitError
 from mirrors.trivy.entries import Format
 
 ADDRESS_LIMIT = 4096
@@ -37,7 +39,7 @@ class VexError(Exception):
 class Location:
     """One archive address. `fetch_url` is what to request; `subdir` may hold a glob; `checksum` is go-getter's, or "".
 
-    `reason` says why a location is not `supported`.
+    `reason` says why a location is not `supported`. With `git`, the archive is made here of a git repository.
     """
 
     original: str
@@ -47,6 +49,7 @@ class Location:
     supported: bool = True
     reason: str = ""
     checksum: str = ""
+    git: GitAddress | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,15 @@ class VexSource:
     """Where a repository's manifest comes from.
 
     `base`: from `manifest_url`. `github` and `archive`: from inside the first of `candidates` that can be fetched.
+    `git`: from a folder of a git repository (`git`). `directory`: from `subdir` of the directory `url` of this machine.
     """
 
-    form: Literal["base", "github", "archive"]
+    form: Literal["base", "github", "archive", "git", "directory"]
     url: str
     subdir: str = ""
     manifest_url: str = ""
     candidates: tuple[Location, ...] = ()
+    git: GitAddress | None = None
 
     @property
     def host(self) -> str:
@@ -70,9 +75,16 @@ class VexSource:
 def parse_source(text: str) -> VexSource:
     """What a person gave as the source of a VEX repository. VexError (`source`) says what is wrong with it."""
     text = text.strip()
+    if is_git_source(text):
+        return _git_source(text)
+    if text.startswith("/") or text.lower().startswith("file:"):
+        return _directory_source(text)
     parts = _split_url(text)
     if parts is None and "@" not in text:
-        raise VexError("source", f"{text[:120]!r} is not a VEX source: it needs https:// and a host.")
+        raise VexError(
+            "source",
+            f"{text[:120]!r} is not a VEX source: it needs https:// and a host, git+https://, or a directory (/…).",
+        )
     if parts is None or "@" in parts.netloc:
         raise VexError("source", "A VEX source may not hold a user name or password; give them to the source instead.")
     if parts.fragment:
@@ -92,6 +104,29 @@ def parse_source(text: str) -> VexSource:
     return VexSource("base", url, manifest_url=url + WELL_KNOWN)
 
 
+def _git_source(text: str) -> VexSource:
+    try:
+        address = parse_source_address(text)
+    except GitError as error:
+        raise VexError("source", str(error)) from None
+    return VexSource("git", address.url, address.subdir, git=address)
+
+
+def _directory_source(text: str) -> VexSource:
+    """`/absolute/path[//folder]`, or the same behind `file://`."""
+    path = text[len("file:") :] if text.lower().startswith("file:") else text
+    if path.startswith("///"):
+        path = path[2:]
+    path, _, subdir = path.partition("//")
+    parts = [*path.split("/")[1:], *subdir.split("/")]
+    if not path.startswith("/") or not path.strip("/") or ".." in parts or not text.isprintable():
+        raise VexError(
+            "source",
+            f"{text[:120]!r} is not a directory of this machine: write file:///absolute/path, or just the path.",
+        )
+    return VexSource("directory", "/" + path.strip("/"), subdir.strip("/"))
+
+
 def _github_source(owner: str, repository: str) -> VexSource:
     """GitHub's archives: of `main`, else of `master`. Their one top folder is named by the repository as it is now
     called, so it is found rather than guessed."""
@@ -106,6 +141,8 @@ def parse_location(text: str) -> Location:
     if len(text) > ADDRESS_LIMIT or not text.isprintable() or not text.strip():
         raise VexError("manifest", f"{text[:120]!r} is not an address.")
     getter = GETTER.fullmatch(text)
+    if getter and getter[1].lower() == "git":
+        return _git_location(text, getter[2])
     if getter and getter[1].lower() not in ("http", "https"):
         return _unsupported(text, f"the getter {getter[1]}:: is not mirrored")
     plain = getter[2] if getter else text
@@ -125,6 +162,15 @@ def parse_location(text: str) -> Location:
     if format_ is None:
         return _unsupported(text, f"archives of the format {ending[:20]} are not read, only tar.gz and zip")
     return Location(text, fetch_url, subdir.strip("/"), format_, checksum=orders.get("checksum", ""))
+
+
+def _git_location(text: str, plain: str) -> Location:
+    """What go-getter takes from a git repository, we make an archive of."""
+    try:
+        address = parse_getter(plain, text)
+    except GitError as error:
+        return _unsupported(text, str(error).rstrip("."))
+    return Location(text, address.url, address.subdir, "tar.gz", git=address)
 
 
 def check_checksum(location: Location, digest: str) -> str:
