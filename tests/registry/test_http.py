@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from mirrors.digests import digest_of
 from mirrors.registry.errors import RegistryError
-from mirrors.registry.http import UrlAnswer, fetch_url, probe_url
+from mirrors.registry.http import UrlAnswer, fetch_file, fetch_url, probe_url, read_pointer, size_of
+from mirrors.registry.manifests import Descriptor
 from mirrors.registry.transport import Connection
 from mirrors.stopping import StopSignal
 from tests.fakes.registry import FakeRegistry
@@ -150,3 +152,78 @@ def test_a_probe_fetches_one_byte_and_names_hops(fake: FakeRegistry, other: Fake
     with pytest.raises(RegistryError) as caught:
         probe_url(url, Connection(insecure=True), stop=StopSignal(), timeouts=QUICK)
     assert caught.value.host == other.host and len(caught.value.hops) == 2
+
+
+# Files whose digest is known before
+
+
+def known(url: str, sink: MemorySink, size: int = len(DATA), **connection: Any) -> None:
+    connection.setdefault("insecure", True)
+    descriptor = Descriptor("application/gzip", digest_of(DATA), size)
+    fetch_file(url, Connection(**connection), descriptor, sink, stop=StopSignal(), timeouts=QUICK)
+
+
+def test_a_file_of_known_size_goes_on_after_a_break(fake: FakeRegistry, url: str) -> None:
+    fake.fault(cut_after=100_000)
+    sink = MemorySink()
+    known(url, sink)
+    assert sink.data == DATA and not sink.restarts
+    assert fake.requests[-1].headers["Range"] == f"bytes=100000-{len(DATA) - 1}"
+
+
+def test_a_file_that_is_whole_already_is_not_asked_for(fake: FakeRegistry, url: str) -> None:
+    sink = MemorySink()
+    sink.write(DATA)
+    known(url, sink)
+    assert not fake.requests
+
+
+def test_a_file_of_another_size_is_refused(url: str) -> None:
+    with pytest.raises(RegistryError) as caught:
+        known(url, MemorySink(), size=len(DATA) - 1)
+    assert caught.value.code == "size" and "GET file" in str(caught.value)
+
+
+def test_the_size_of_a_file_is_asked_with_its_first_byte(fake: FakeRegistry, url: str) -> None:
+    def asked() -> int | None:
+        return size_of(url, Connection(insecure=True), stop=StopSignal(), timeouts=QUICK)
+
+    assert asked() == len(DATA) and fake.requests[-1].headers["Range"] == "bytes=0-0"
+    fake.fault(ignore_range=True)
+    assert asked() == len(DATA)
+    fake.fault(chunked=True, ignore_range=True)
+    assert asked() is None
+    fake.fault(content_range="bytes 0-0/*")
+    assert asked() is None
+
+
+# Addresses that point to something newest
+
+
+def pointed(url: str) -> tuple[str, bytes]:
+    pointer = read_pointer(
+        url, Connection(insecure=True), lambda target: "/tag/" in target, stop=StopSignal(), timeouts=QUICK, limit=100
+    )
+    return pointer.target, pointer.body
+
+
+def test_a_redirect_that_is_enough_is_the_answer_and_not_followed(fake: FakeRegistry) -> None:
+    fake.fault("/latest", redirect=fake.url("/releases/latest"), times=None)
+    fake.faults[0].path = "/latest-of-all"
+    fake.fault("/releases/latest", status=302, headers={"Location": "/tag/v1.0"}, times=None)
+    assert pointed(fake.url("/latest-of-all")) == (fake.url("/tag/v1.0"), b"")
+    assert fake.count("GET", "/tag/") == 0
+
+
+def test_a_body_is_an_answer_too_and_bounded(fake: FakeRegistry) -> None:
+    assert pointed(fake.put_file("/latest.txt", b"v1.0")) == ("", b"v1.0")
+    with pytest.raises(RegistryError) as caught:
+        pointed(fake.put_file("/latest.txt", b"v" * 101))
+    assert caught.value.code == "too-large"
+
+
+def test_a_redirect_to_what_is_no_web_address_is_not_even_an_answer(fake: FakeRegistry) -> None:
+    fake.fault("/latest", status=302, headers={"Location": "ftp://10.0.0.1/tag/v1.0"})
+    with pytest.raises(RegistryError) as caught:
+        pointed(fake.url("/latest"))
+    assert caught.value.code == "redirect"

@@ -100,10 +100,10 @@ def broken_bundles():
     yield from (b"", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"verificationMaterial": "x"}')
 
 
-@pytest.mark.parametrize("raw", list(broken_bundles()))
-def test_what_is_no_bundle_is_refused_in_words(raw):
-    with pytest.raises(ReleaseError, match="no sigstore bundle"):
-        read_bundle(raw)
+def test_what_is_no_bundle_is_refused_in_words():
+    for raw in broken_bundles():
+        with pytest.raises(ReleaseError, match="no sigstore bundle"):
+            read_bundle(raw)
 
 
 def test_the_command_names_the_documented_signer_not_the_one_the_bundle_states():
