@@ -11,6 +11,7 @@ from django.conf import settings
 
 from mirrors import wording
 from mirrors.models import PushRule, PushRun
+from mirrors.pushing.targets import TargetError, target_of
 
 LEVEL, BEHIND, NEVER, FAILING, PUSHING, WAITING, OFF, EMPTY = (
     "level", "behind", "never", "failing", "pushing", "waiting", "off", "empty",
@@ -54,6 +55,16 @@ class Standing:
     @property
     def shape(self) -> str:
         return SHAPES[self.state]
+
+    @property
+    def goes(self) -> str:
+        """Path and tag there, as they are with what the mirror holds now; the template where that cannot be said."""
+        rule = self.rule
+        try:
+            target = target_of(rule.destination, rule.target, "", rule.mirror, rule.mirror.current)
+        except TargetError:
+            return rule.target
+        return f"{target.repository}:{target.tags[0]}"
 
     @property
     def is_trouble(self) -> bool:

@@ -1,18 +1,22 @@
 """Pushes to a real docker-registry with htpasswd and TLS from a private authority, looked at with skopeo."""
 
+import base64
+import json
 import shutil
 import subprocess
-from datetime import UTC, datetime
 
 import pytest
 
-from mirrors.models import PushStep
+from mirrors import destinations, logins
+from mirrors.digests import digest_of
+from mirrors.models import Destination, PushRule, PushStep
+from mirrors.pushing import trying
 from tests.fakes.docker_registry import DockerRegistry, needs_docker_registry
 from tests.fakes.tls import Authority
 from tests.kept import keep_build
+from tests.pushing.conftest import BUILT
 
 pytestmark = [pytest.mark.peers, pytest.mark.django_db, needs_docker_registry]
-BUILT = datetime(2026, 11, 20, 6, 31, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +65,78 @@ def test_a_database_arrives_whole_under_its_tags_with_its_digest(
     assert run.bytes_uploaded == sum(blob.size_bytes for blob in snapshot.blobs.exclude(role="manifest"))
     again = push_now(rule)
     assert (again.state, again.bytes_uploaded) == ("unchanged", 0)
+
+
+def test_an_index_arrives_with_all_platforms_and_what_refers_to_it(destination, registry, image, make_rule, push_now):
+    mirror, index, signature = image
+    run = push_now(make_rule(mirror, destination, target="tool:{tag}"))
+    assert (run.state, run.error) == ("succeeded", ""), steps(run)
+    place = f"{registry.host}/security/tool"
+    assert skopeo(registry, f"{place}:1") == index
+    for child in json.loads(index)["manifests"]:
+        assert digest_of(skopeo(registry, f"{place}@{child['digest']}")) == child["digest"]
+    assert skopeo(registry, f"{place}@{digest_of(signature)}") == signature
+    # This registry lists no referrers itself, so clients look under this tag (distribution-spec).
+    listed = json.loads(skopeo(registry, f"{place}:{digest_of(index).replace(':', '-')}"))
+    assert [entry["digest"] for entry in listed["manifests"]] == [digest_of(signature)]
+    assert push_now(PushRule.objects.get()).state == "unchanged"
+
+
+def test_skopeo_copies_from_there_what_upstream_made(destination, registry, database, make_rule, push_now, tmp_path):
+    push_now(make_rule(database, destination, target="db:{tag}"))
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed (apt install skopeo)")
+    source = f"docker://{registry.host}/security/db:2"
+    login = f"{registry.USERNAME}:{registry.PASSWORD}"
+    subprocess.run(
+        ["skopeo", "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--src-creds", login, source,
+         f"oci:{tmp_path / 'layout'}:2"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    listed = json.loads((tmp_path / "layout" / "index.json").read_text())
+    assert listed["manifests"][0]["digest"] == database.current.manifest_digest
+
+
+def test_a_blob_is_mounted_from_another_path_of_the_registry(
+    destination, database, make_mirror, make_rule, store, push_now
+):
+    push_now(make_rule(database, destination, target="db:{tag}"))
+    twin = make_mirror("twin", "trivy-db", served_repository="mirrors/twin", served_tag="2")
+    keep_build(store, twin, BUILT, padding=50_000)
+    run = push_now(make_rule(twin, destination, target="twin:{tag}"))
+    assert (run.state, run.bytes_uploaded) == ("succeeded", 0), steps(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"login": logins.basic("robot", "wrong-geheim")}, "Check the user name and password"),
+        ({"login": logins.NO_LOGIN}, "asks for a login"),
+        ({"ca_pem": ""}, "certificate"),
+    ],
+)
+def test_what_is_wrong_is_named_by_the_test_and_by_the_push(
+    destination, database, make_rule, push_now, now, change, words
+):
+    rule = make_rule(database, destination, target="db:{tag}")
+    destinations.edit_destination("plant", destinations.Wish(**change), by="ada", now=now)
+    (trial,) = trying.try_destination(Destination.objects.get())
+    assert not trial.ok and words in trial.error and "geheim" not in trial.error
+    run = push_now(rule)
+    assert run.state == "failed" and words in run.error and "geheim" not in run.error
+
+
+def test_the_test_leaves_nothing_there(destination, registry):
+    (trial,) = trying.try_destination(destination)
+    assert trial.ok and trial.hops[0].issuer == "Plant CA"
+    # Its folder of the cancelled upload stays, empty, until the registry's own purge.
+    left = [path for path in (registry.folder / "storage").rglob("*") if path.is_file()]
+    assert left == []
+
+
+def test_a_docker_config_file_logs_in(destination, registry, database, make_rule, push_now, now):
+    auth = base64.b64encode(f"{registry.USERNAME}:{registry.PASSWORD}".encode()).decode()
+    config = json.dumps({"auths": {registry.host: {"auth": auth}}})
+    wish = destinations.Wish(login=logins.Login("docker", secret=config))
+    destinations.edit_destination("plant", wish, by="ada", now=now)
+    assert push_now(make_rule(database, destination)).state == "succeeded"

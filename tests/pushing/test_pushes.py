@@ -7,17 +7,14 @@ import pytest
 
 from mirrors import logins, retention
 from mirrors.digests import digest_of
-from mirrors.models import Destination, PushRule, PushRun, PushStep, Snapshot, SnapshotBlob
+from mirrors.models import Destination, PushRule, PushRun, PushStep, Snapshot
 from mirrors.pushing import perform as pushing
 from mirrors.pushing.asking import HOPELESS_RETRY, PUSHES, open_due, request_push
 from mirrors.stopping import StopSignal
-from tests.kept import keep, keep_build
-from tests.pushing.conftest import BUILT
+from tests.kept import keep_build
+from tests.pushing.conftest import BUILT, OCI_MANIFEST, Role
 
 pytestmark = pytest.mark.django_db
-Role = SnapshotBlob.Role
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 REPOSITORY = "security/db"
 
 
@@ -106,58 +103,6 @@ def test_a_blob_of_another_repository_of_the_destination_is_mounted(
 
 
 # Indexes and referrers
-
-
-@pytest.fixture
-def image(make_mirror, store):
-    """An index of two platforms, and a signature that refers to it."""
-    mirror = make_mirror("tool", "oci", label="Tool", served_repository="mirrors/tool", served_tag="1")
-    config, blobs, entries = b"{}", [], []
-    for architecture in ("amd64", "arm64"):
-        layer = architecture.encode() * 1000
-        manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "config": {
-                    "mediaType": "application/vnd.oci.image.config.v1+json",
-                    "digest": digest_of(config),
-                    "size": 2,
-                },
-                "layers": [{"mediaType": "application/x", "digest": digest_of(layer), "size": len(layer)}],
-            }
-        ).encode()
-        blobs += [(Role.MANIFEST, manifest, OCI_MANIFEST, "", {}), (Role.LAYER, layer, "application/x", "", {})]
-        entries.append(
-            {
-                "mediaType": OCI_MANIFEST,
-                "digest": digest_of(manifest),
-                "size": len(manifest),
-                "platform": {"os": "linux", "architecture": architecture},
-            }
-        )
-    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
-    signature = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": "application/x-signature",
-            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(config), "size": 2},
-            "layers": [],
-            "subject": {"mediaType": OCI_INDEX, "digest": digest_of(index), "size": len(index)},
-        }
-    ).encode()
-    everything = [
-        (Role.INDEX, index, OCI_INDEX, "", {}),
-        *blobs,
-        (Role.CONFIG, config, "application/x-config", "", {}),
-        (Role.MANIFEST, signature, OCI_MANIFEST, "", {"subject": digest_of(index)}),
-    ]
-    keep(
-        store, mirror, everything, fetched=BUILT, identity=digest_of(index), manifest_digest=digest_of(index),
-        media_type=OCI_INDEX, tag="1", source_reference="quay.io/x/tool:1",
-    )  # fmt: skip
-    return mirror, index, signature
 
 
 def test_an_index_goes_whole_parts_first_signature_next_and_the_tag_last(image, destination, fake, make_rule, push_now):
