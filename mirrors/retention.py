@@ -364,11 +364,29 @@ def _is_settled(store: BlobStore, digest: str, now: datetime) -> bool:
 
 
 def prune_runs(now: datetime) -> int:
-    """Remove runs older than AIRGAP_HISTORY_DAYS, but for the last one of a mirror, and of a rule that pushes."""
+    """Remove runs older than AIRGAP_HISTORY_DAYS, but for the last one of a mirror, and of a rule that pushes.
+
+    A look that found everything there comes after every sync for each destination: those go with the steps.
+    """
     before = now - timedelta(days=settings.AIRGAP_HISTORY_DAYS)
     last_syncs = Mirror.objects.exclude(last_run=None).values("last_run")
     last_pushes = PushRule.objects.exclude(last_run=None).values("last_run")
-    return _prune_runs(SyncRun, last_syncs, before) + _prune_runs(PushRun, last_pushes, before)
+    removed = _prune_runs(SyncRun, last_syncs, before) + _prune_runs(PushRun, last_pushes, before)
+    return removed + _prune_looks(last_pushes, now - timedelta(days=settings.AIRGAP_STEPS_DAYS))
+
+
+def _prune_looks(last: QuerySet[Any, Any], before: datetime) -> int:
+    removed = 0
+    looks = PushRun.objects.filter(state=PushRun.State.UNCHANGED)
+    for _ in range(MOST_BATCHES):
+        # By key, which grows with time: nothing is searched.
+        oldest = list(looks.exclude(pk__in=last).order_by("pk").values_list("pk", "finished_at")[:BATCH])
+        batch = [pk for pk, at in oldest if at is not None and at < before]
+        if batch:
+            removed += PushRun.objects.filter(pk__in=batch).delete()[1].get(PushRun._meta.label, 0)
+        if len(batch) < BATCH:
+            break
+    return removed
 
 
 def _prune_runs(model: type[Run], last: QuerySet[Any, Any], before: datetime) -> int:
