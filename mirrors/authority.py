@@ -26,10 +26,10 @@ class Authority:
 
 def certificates() -> list[x509.Certificate]:
     """None where there is nothing to hand out, or nothing that can be read."""
-    own = _read(getattr(settings, "AIRGAP_TLS_CA", ""))
+    own = _read(settings.AIRGAP_TLS_CA)
     if own:
         return own
-    return [found for found in _read(getattr(settings, "AIRGAP_TLS_CERT", "")) if found.subject == found.issuer]
+    return [found for found in _read(settings.AIRGAP_TLS_CERT) if found.subject == found.issuer]
 
 
 def pem() -> bytes:

@@ -9,6 +9,7 @@ from mirrors.views import (
     dashboard,
     destinations,
     distribution,
+    doctor,
     files,
     health,
     history,
@@ -52,6 +53,7 @@ urlpatterns = [
     # Use it
     path("use-it/", use_it.page, name="use-it"),
     path("use-it/ca.pem", use_it.certificate, name="use-it-ca"),
+    path("use-it/doctor/", doctor.doctor, name="doctor"),
     path("use-it/<slug:audience>/", use_it.page, name="use-it-for"),
     # Consumers
     path("consumers/", consumers.consumers, name="consumers"),

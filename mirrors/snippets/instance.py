@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mirrors.snippets.reach import Reach, reach_of, registry_name, speaks_plain_http
+from mirrors.snippets.reach import Reach, reach_of
 from mirrors.trivy.catalogue import KINDS
+from mirrors.trivy.hosts import registry_name, speaks_plain_http
 
 CA_FILE = "airgap-ca.pem"
 # What Trivy 0.56 to 0.68 ask for, and later ones (pkg/policy/policy.go of each).

@@ -3,7 +3,7 @@
 import pytest
 
 from mirrors.snippets import reach_of
-from mirrors.snippets.reach import registry_name, speaks_plain_http, without_port
+from mirrors.trivy.hosts import registry_name, speaks_plain_http, without_port
 
 
 @pytest.mark.parametrize(
