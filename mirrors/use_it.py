@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from mirrors import authority, connections, serving
+from mirrors.git.addresses import is_git_source
 from mirrors.models import Mirror, Serving, Snapshot, SnapshotBlob, Source
 from mirrors.registry.references import api_host, host_of
 from mirrors.snippets import Artifact, Instance, VexRepository
@@ -21,6 +22,7 @@ CA_PATH = "/use-it/ca.pem"
 # Addresses to listen on, which nobody can ask.
 _NOWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 _DATED = re.compile(r"-\d{8}T\d{4}Z$")
+_HTTP = re.compile(r"(?:git\+)?http://", re.IGNORECASE)
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._/-]+")
 
 
@@ -118,16 +120,17 @@ def gates() -> list[Gate]:
     wanted: dict[str, dict[str, None]] = {}
     remarks: dict[str, str] = {}
     for source in Source.objects.filter(mirror__enabled=True).select_related("mirror"):
-        host = source_host(source)
-        gate = connections.with_port(host, "http" if source.reference.startswith("http://") else "https")
-        wanted.setdefault(gate, {})[source.mirror.label] = None
-        for other in connections.DOCUMENTED_HOSTS.get(host, ()):
+        reference, label = source.reference, source.mirror.label
+        host = api_host(host_of(reference))
+        if reference.lower().startswith(("/", "file:")):
+            # A directory of this machine.
+            continue
+        gate = connections.with_port(host, "http" if _HTTP.match(reference) else "https")
+        wanted.setdefault(gate, {})[label] = None
+        if is_git_source(reference):
+            continue
+        for other in connections.documented_hosts(host, source.mirror.asset.transport):
             beside = connections.with_port(other)
-            wanted.setdefault(beside, {})[source.mirror.label] = None
+            wanted.setdefault(beside, {})[label] = None
             remarks[beside] = f"where {host} sends its data from, or asks for a login at"
     return [Gate(host, tuple(labels), remarks.get(host, "")) for host, labels in sorted(wanted.items())]
-
-
-def source_host(source: Source) -> str:
-    """The host that answers for a source: Docker Hub's is another than its name says."""
-    return api_host(host_of(source.reference))

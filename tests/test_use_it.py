@@ -76,10 +76,14 @@ def test_the_firewall_list_names_each_host_once_with_what_is_documented_beside_i
     make_mirror(sources=["ghcr.io/aquasecurity/trivy-db:2", "docker.io/aquasec/trivy-db:2"], label="Vulnerability DB")
     make_mirror("trivy-checks", sources=["ghcr.io/aquasecurity/trivy-checks:2"], label="Checks bundle")
     make_mirror("vexhub", kind="vex", sources=["http://vex.example:8080/hub"], label="VEX Hub")
+    make_mirror("git", kind="vex", sources=["git+https://github.com/team/vex.git"], label="Git")
+    make_mirror("folder", kind="vex", sources=["/srv/vex"], label="Folder")
     make_mirror("off", kind="trivy-db", sources=["off.example/trivy-db:2"], enabled=False)
     gates = {gate.host: gate for gate in use_it.gates()}
     assert gates["ghcr.io:443"].mirrors == ("Vulnerability DB", "Checks bundle")
     assert "ghcr.io" in gates["pkg-containers.githubusercontent.com:443"].remark
     assert "auth.docker.io:443" in gates and "registry-1.docker.io:443" in gates
     assert gates["vex.example:8080"].remark == ""
-    assert not any("off.example" in host for host in gates)
+    assert gates["github.com:443"].mirrors == ("Git",)
+    assert "codeload.github.com:443" not in gates
+    assert not [host for host in gates if "off.example" in host or host.startswith((":", "srv", "/"))]

@@ -63,7 +63,12 @@ def targets_of(text: str) -> list[Target]:
 
 
 def _vex(text: str) -> Target:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise AddressError(f"{text[:80]!r} is no web address.") from None
+    if parts.scheme not in ("http", "https"):
+        raise AddressError("Trivy takes a VEX repository from an address that begins with https:// or http://.")
     if parts.path.rstrip("/") in ("", "/v2"):
         raise AddressError(
             "A registry is examined without https://: write its host alone, such as registry.example:5000."
@@ -72,7 +77,7 @@ def _vex(text: str) -> Target:
         source = parse_source(text)
     except VexError as error:
         raise AddressError(str(error)) from None
-    if source.form == "archive":
+    if source.form not in ("base", "github"):
         raise AddressError(
             "That is an archive. Trivy takes the address of a VEX repository, whose manifest names the archive."
         )

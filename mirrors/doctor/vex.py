@@ -92,9 +92,10 @@ class Examination:
         return found
 
     def _location(self, location: Location) -> list[Finding]:
-        if not location.supported:
-            told = "Trivy may know more archives and getters than Airgap; this one was not examined."
-            return [Finding("archive", Level.NOTE, location.original[:200], location.reason, told)]
+        if not location.supported or not location.fetch_url.lower().startswith(("http://", "https://")) or location.git:
+            told = "Trivy knows more archives and getters than the doctor; this one was not examined."
+            came = location.reason or "no archive to download"
+            return [Finding("archive", Level.NOTE, location.original[:200], came, told)]
         url, asked = location.fetch_url, f"GET {location.original[:200]}"
         found, answer = self._ask(url, ARCHIVE_LIMIT)
         if answer is None:
