@@ -4,12 +4,17 @@ Bounded, for the record only grows and a scanner asks again and again: one line 
 lines an hour in all.
 """
 
+import logging
 import threading
 from datetime import datetime, timedelta
+
+from django.db import DatabaseError, transaction
 
 from mirrors import record
 from mirrors.models import AccessToken, AuditEntry, User
 from mirrors.reading import Refused, Why
+
+logger = logging.getLogger(__name__)
 
 ACTION = "reader refused"
 QUIET = timedelta(hours=1)
@@ -49,7 +54,13 @@ def note(refused: Refused, *, what: str, agent: str, address: str, now: datetime
         detail += f", by {_printable(agent, 80)}"
     if is_last:
         detail += "; further ones of this hour are not written down"
-    record.write(_name(refused), ACTION, "", detail, address, at=now)
+    try:
+        with transaction.atomic():
+            record.write(_name(refused), ACTION, "", detail, address, at=now)
+    except DatabaseError as error:
+        # Whoever was refused is told so all the same.
+        logger.warning("A refused reader at %s could not be written down: %s", address, error)
+        return False
     return True
 
 

@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -297,6 +297,20 @@ def test_the_record_does_not_grow_with_what_strangers_send(stranger, closed):
     assert refused.count() == 30
     assert refused.last().detail.endswith("further ones of this hour are not written down")
     assert {entry.actor for entry in refused} == {"(no such user)"}
+
+
+def test_a_record_that_cannot_be_written_changes_no_answer(stranger, closed, make_token):
+    """As while another writer holds SQLite for too long."""
+
+    def busy(execute, sql, params, many, context):
+        if sql.startswith(("INSERT", "UPDATE")):
+            raise OperationalError("database is locked")
+        return execute(sql, params, many, context)
+
+    secret = make_token("ci")
+    with connection.execute_wrapper(busy):
+        assert stranger.get(FILE).status_code == 401
+        assert stranger.get(FILE, headers=bearer(secret)).text == "token ci"
 
 
 def test_no_secret_is_written_anywhere(stranger, closed, make_token, viewer, caplog):
