@@ -26,6 +26,7 @@ from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError
 from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.cache import CacheError
+from mirrors.trivy.vex import is_directory
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,14 @@ def describe(snapshots: Sequence[Snapshot]) -> list[BundledSnapshot]:
     return [_described(found[snapshot.pk]) for snapshot in snapshots]
 
 
+def _told_outside(reference: str) -> str:
+    """A source as it is named to whoever gets the bundle: without query (it may hold a token) and fragment (a host of
+    our own), and of a directory only its last part, for the path says how things are called here."""
+    if is_directory(reference):
+        return "file:" + reference.rstrip("/").rpartition("/")[2]
+    return reference.partition("?")[0].partition("#")[0]
+
+
 def _described(snapshot: Snapshot) -> BundledSnapshot:
     mirror, blobs = snapshot.mirror, list(snapshot.blobs.all())
     own = next((blob for blob in blobs if blob.digest == snapshot.manifest_digest), None)
@@ -112,8 +121,7 @@ def _described(snapshot: Snapshot) -> BundledSnapshot:
         label=mirror.label,
         kind=mirror.kind,
         tag=snapshot.tag,
-        # A query may hold a token, and a fragment a host of our own; what leaves the house names the place without.
-        reference=snapshot.source_reference.partition("?")[0].partition("#")[0],
+        reference=_told_outside(snapshot.source_reference),
         manifest_digest=snapshot.manifest_digest,
         manifest_size=own.size_bytes,
         manifest_media_type=own.media_type,

@@ -20,7 +20,7 @@ from mirrors.rules import RuleBroken as RuleBroken
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.trivy import release
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
-from mirrors.trivy.vex import VexError, parse_source
+from mirrors.trivy.vex import VexError, is_directory, parse_source
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*", re.ASCII)
 PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
@@ -255,13 +255,10 @@ def _checked_address(address: str, kind: Kind) -> str:
 def _is_directory(reference: str, kind: Kind) -> bool:
     """Whether the source is a directory of this machine, which needs neither login nor CA. RuleBroken for one that may
     not be read."""
-    if kind.transport != "vex":
-        return False
-    place = parse_source(reference)
-    if place.form != "directory":
+    if kind.transport != "vex" or not is_directory(reference):
         return False
     try:
-        pack_vex.allowed_directory(place.url)
+        pack_vex.allowed_directory(parse_source(reference).url)
     except Refused as refusal:
         raise RuleBroken("sources", str(refusal)) from None
     return True

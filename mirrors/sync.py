@@ -147,7 +147,8 @@ def keep(mirror: Mirror, fetched: Fetched, *, now: datetime) -> Snapshot:
         artifact_type=fetched.artifact_type[:200],
         tag=fetched.tag,
         source_reference=fetched.source.reference,
-        tls_verified=not fetched.source.insecure,
+        # Of a directory, whoever filled it knows; no TLS brought it here.
+        tls_verified=not (fetched.source.insecure or fetched.source.is_directory),
         version=clean(fetched.version, 100),
         size_bytes=fetched.size,
         item_count=fetched.item_count,

@@ -17,6 +17,7 @@ from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import SUGGESTED_MIRRORS, Kind
 from mirrors.trivy.release import DEFAULT_PLATFORMS, LATEST, PLATFORMS
+from mirrors.trivy.vex import is_directory
 
 HERE, FIRST = ".", "-"
 
@@ -241,7 +242,7 @@ class MirrorForm(LoginPart):
         lines = [line.strip() for line in self.cleaned_data["sources"].splitlines() if line.strip()]
         references = [rules.checked_reference(line, self.kind) for line in lines]
         wanted = self.cleaned_data["hold_for"].strip().lower()
-        hosts = list(dict.fromkeys(host_of(reference) for reference in references))
+        hosts = list(dict.fromkeys(host_of(reference) for reference in references if not is_directory(reference)))
         if wanted and wanted not in hosts:
             raise RuleBroken("hold_for", f"None of the sources is at {wanted[:80]!r}. There are: {', '.join(hosts)}.")
         if self.sets_login and not wanted and len(hosts) > 1:

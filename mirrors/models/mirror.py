@@ -12,6 +12,7 @@ from django.utils import timezone
 from mirrors.models.login import WithLogin
 from mirrors.registry.references import host_of
 from mirrors.trivy.catalogue import KINDS, Kind, Limits
+from mirrors.trivy.vex import is_directory
 
 if TYPE_CHECKING:
     from mirrors.models.snapshot import Snapshot
@@ -173,3 +174,8 @@ class Source(WithLogin):
     @property
     def host(self) -> str:
         return host_of(self.reference)
+
+    @property
+    def is_directory(self) -> bool:
+        """Read from the disk of the machine that syncs, and not over a connection."""
+        return is_directory(self.reference)

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import subprocess
 import tarfile
+from datetime import UTC, datetime
 
 import pytest
 
-from mirrors import content, mirroring, pack_vex
+from mirrors import content, exporting, mirroring, pack_vex
 from mirrors.connections import try_mirror
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import SyncRun
@@ -191,6 +193,12 @@ def test_an_index_that_leaves_its_folder_is_refused(location, mirror, place, syn
 # Settings and tests
 
 
+def test_pages_say_that_it_is_read_from_the_disk(mirror, as_administrator):
+    for page in ("/settings/mirrors/hub/", "/databases/hub/"):
+        text = as_administrator.get(page).text
+        assert "read from the disk" in text and "anonymous" not in text and ">verified" not in text
+
+
 def test_a_directory_takes_no_login_and_is_looked_at_when_it_is_saved(data_dir, db, now, place, settings):
     spec = SourceSpec(f"file://{place}", insecure=True)
     mirror = mirroring.add_mirror("hub", mirroring.Settings(kind="vex", sources=[spec]), by="", now=now)
@@ -209,3 +217,20 @@ def test_the_test_of_a_source_reads_the_index(mirror, place, data_dir):
     (place / "index.json").unlink()
     (report,) = try_mirror(mirror)
     assert not report.ok and "no index.json" in report.error
+
+
+def test_a_bundle_carries_it_and_does_not_say_where_it_lay(mirror, sync_now, place, tmp_path):
+    sync_now(mirror)
+    held = exporting.current_snapshots(["hub"])
+    bundle = exporting.create_bundle(held, profile="full", by="otto", now=datetime.now(UTC))
+    file = exporting.file_of(bundle)
+    whole = b"".join(file.read(0, file.size))
+    assert b'"reference": "file:vexhub"' in whole and b"TLS NOT verified" in whole
+    assert str(place).encode() not in whole
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        tar.extractall(tmp_path, filter="data")
+    script = tmp_path / bundle.filename.removesuffix(".tar") / "install.sh"
+    done = subprocess.run(["sh", script, tmp_path / "cache"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (index,) = (tmp_path / "cache" / "vex").rglob("index.json")
+    assert index.parent.name == "0.1" and (index.parent / "pkg" / "a.json").exists()

@@ -21,7 +21,15 @@ from mirrors.trivy.vex.manifests import (
     rewrite_manifest,
     served_name,
 )
-from mirrors.trivy.vex.sources import Location, VexError, VexSource, check_checksum, parse_location, parse_source
+from mirrors.trivy.vex.sources import (
+    Location,
+    VexError,
+    VexSource,
+    check_checksum,
+    is_directory,
+    parse_location,
+    parse_source,
+)
 
 __all__ = [
     "INDEX_FILE",
@@ -37,6 +45,7 @@ __all__ = [
     "VexSource",
     "VexVersion",
     "check_checksum",
+    "is_directory",
     "offline_manifest",
     "parse_location",
     "parse_repository",

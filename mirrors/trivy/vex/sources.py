@@ -77,7 +77,7 @@ def parse_source(text: str) -> VexSource:
     text = text.strip()
     if is_git_source(text):
         return _git_source(text)
-    if text.startswith("/") or text.lower().startswith("file:"):
+    if is_directory(text):
         return _directory_source(text)
     parts = _split_url(text)
     if parts is None and "@" not in text:
@@ -102,6 +102,11 @@ def parse_source(text: str) -> VexSource:
         raise VexError("source", f"{text[:120]!r} is not a VEX source: of GitHub write https://github.com/OWNER/REPO.")
     url = text.rstrip("/").removesuffix(WELL_KNOWN)
     return VexSource("base", url, manifest_url=url + WELL_KNOWN)
+
+
+def is_directory(text: str) -> bool:
+    """Whether a source is meant to be a directory of this machine."""
+    return text.startswith("/") or text.lower().startswith("file:")
 
 
 def _git_source(text: str) -> VexSource:
