@@ -1,6 +1,7 @@
 """Sources tried out against a fake registry: what is met is named, and what is blocked."""
 
 import io
+import json
 import tarfile
 
 import pytest
@@ -126,6 +127,22 @@ def test_it_logs_in_with_the_sealed_password(fake, data_dir, make_mirror):
     assert "geheim" not in repr(connection_for(source, mirror))
     (report,) = try_mirror(mirror, timeouts=QUICK)
     assert report.ok, report.error
+
+
+@pytest.mark.parametrize("asks", ["basic", "token"])
+def test_it_logs_in_with_a_docker_config(asks, fake, data_dir, make_mirror):
+    mirror = make_mirror(sources=[push_db(fake)])
+    getattr(fake, f"require_{asks}")(username="robot", password="geheim-123")
+    config = {"auths": {fake.host: {"username": "robot", "password": "geheim-123"}}}
+    sealed = content.vault().encrypt(json.dumps(config))
+    Source.objects.update(login="docker", secret_sealed=sealed)
+    (report,) = try_mirror(mirror, timeouts=QUICK)
+    assert report.ok, report.error
+    Source.objects.update(
+        secret_sealed=content.vault().encrypt(json.dumps({"auths": {"other.example": {"auth": "dTpw"}}}))
+    )
+    (report,) = try_mirror(mirror, timeouts=QUICK)
+    assert not report.ok and "401" in report.error and "geheim" not in report.error
 
 
 def test_a_missing_key_is_a_report_and_no_crash(fake, data_dir, make_mirror):

@@ -82,8 +82,12 @@ class FakeGit:
         self._server.server_close()
 
     @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
+        return f"127.0.0.1:{self.port}"
 
     def url(self, repository: str = "vexhub.git") -> str:
         return f"{'https' if self._tls else 'http'}://{self.host}/{repository}"

@@ -14,6 +14,7 @@ from mirrors.registry.errors import RegistryError
 from mirrors.registry.transport import Connection, Timeouts
 from mirrors.stopping import Stopped, StopSignal
 from tests.fakes.git import FakeGit
+from tests.fakes.proxy import FakeProxy
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.registry.conftest import MemorySink
@@ -180,6 +181,24 @@ def test_a_private_authority_is_trusted_when_it_is_given(tmp_path: Path) -> None
         assert remote(fake, connection=Connection(ca_pem=authority.pem)).head().commit == commit
         with pytest.raises(RegistryError, match="certificate"):
             remote(fake, connection=Connection()).head()
+
+
+def test_it_goes_through_the_proxy_and_is_not_led_into_our_network(tmp_path: Path) -> None:
+    authority = Authority()
+    certificate = authority.issue("git.example.com")
+    with FakeProxy() as proxy, FakeGit(tmp_path / "tls", tls=certificate) as fake, FakeGit(tmp_path / "inner") as inner:
+        proxy.routes["git.example.com:443"] = fake.port
+        commit = fake.commit(FILES)
+        outside = Connection(ca_pem=authority.pem, proxy=proxy.url)
+        asked = remote(fake, connection=outside, url="https://git.example.com/vexhub.git")
+        asked.fetch(asked.head().commit, MemorySink(), LIMIT)
+        assert asked.head().commit == commit
+        assert set(proxy.seen) == {"CONNECT git.example.com:443"}
+        target = inner.url().replace("http:", "https:") + "/info/refs?service=git-upload-pack"
+        fake.answer("/info/refs", status="302 Found", headers={"Location": target, "Content-Length": "0"})
+        with pytest.raises(RegistryError, match=r"redirects to the private address 127\.0\.0\.1"):
+            remote(fake, connection=outside, url="https://git.example.com/vexhub.git").head()
+        assert inner.count() == 0
 
 
 # What goes wrong
