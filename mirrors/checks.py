@@ -1,6 +1,6 @@
 """System checks: settings that would hurt later are named at the start.
 
-Ids are stable: E001 to E003 stop a start, W001 to W007 are only said. They open no connection and change nothing.
+Ids are stable: E001 to E003 stop a start, W001 to W008 are only said. They open no connection and change nothing.
 """
 
 import os
@@ -143,6 +143,14 @@ def public_address(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
                 "AIRGAP_BASE_URL is https, but requests arrive here as plain HTTP.",
                 hint="Behind a proxy that ends TLS and sets X-Forwarded-Proto, set AIRGAP_BEHIND_PROXY=yes.",
                 id="airgap.W003",
+            )
+        )
+    if base.startswith("http://") and settings.AIRGAP_TLS_CERT:
+        found.append(
+            Warning(
+                "AIRGAP_BASE_URL is http, but this program speaks TLS only (AIRGAP_TLS_CERT).",
+                hint="Begin it with https://, or scanners are sent where nobody answers.",
+                id="airgap.W008",
             )
         )
     return found

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.bench import downloads, pages, report, transfers
+from tests.bench import downloads, pages, pulls, report, transfers
 from tests.bench.instance import BASE, Instance, clean_environment, same_disk
 from tests.bench.layer import make_layer, make_noise
 from tests.bench.measuring import Peers, Section, Skip
@@ -25,7 +25,7 @@ from tests.bench.servers import JAVA_ARTIFACT, JAVA_LAYER, Registry
 from tests.bench.transfers import REPOSITORY, Bench
 
 PAGE = BASE / "docs" / "performance.md"
-SCENARIOS = ("copies", "java", "resumes", "export", "dashboard")
+SCENARIOS = ("copies", "java", "resumes", "export", "pulls", "dashboard")
 
 
 def say(line: str) -> None:
@@ -114,11 +114,12 @@ def measure(
             )
         bench = Bench(folder, env, peers, template, registry, layer, extra, rounds, say)
         mirrors, runs = (40, 4000) if quick else (200, 300_000)
-        scenarios: dict[str, Callable[[], Section]] = {
+        scenarios: dict[str, Callable[[], Section | list[Section]]] = {
             "copies": lambda: transfers.copies(bench),
             "java": lambda: transfers.java(bench),
             "resumes": lambda: transfers.resumes(bench),
             "export": lambda: downloads.export(bench),
+            "pulls": lambda: pulls.pulls(bench, *((12 * 10**6, 10, 500) if quick else (113 * 10**6, 50, 10_000))),
             "dashboard": lambda: pages.dashboard(bench, mirrors, runs),
         }
         for name, scenario in scenarios.items():
@@ -126,7 +127,8 @@ def measure(
                 continue
             say(f"{name} …")
             try:
-                sections.append(scenario())
+                done = scenario()
+                sections += done if isinstance(done, list) else [done]
             except Skip as reason:
                 skipped[name] = str(reason)
             except RuntimeError as fault:

@@ -89,16 +89,16 @@ class Instance:
         return found
 
     @contextmanager
-    def up(self) -> Iterator["Site"]:
-        """All of it running, as `make up` does."""
+    def up(self, ca: str = "", **more: str) -> Iterator["Site"]:
+        """All of it running, as `make up` does, with `more` in its environment. `ca`: its own TLS is signed by that."""
         port = free_port()
-        env = {**self.env, "AIRGAP_BIND": f"127.0.0.1:{port}"}
+        env = {**self.env, "AIRGAP_BIND": f"127.0.0.1:{port}", **more}
         log = (self.data / "up.log").open("wb")
         process = subprocess.Popen(
             [sys.executable, str(BASE / "manage.py"), "up"], cwd=BASE, env=env, stdout=log, stderr=log
         )
         try:
-            site = Site(f"http://127.0.0.1:{port}", process.pid)
+            site = Site(f"{'https' if ca else 'http'}://127.0.0.1:{port}", process.pid, ca)
             site.wait_until_ready(process)
             site.sign_in()
             yield site
@@ -115,10 +115,10 @@ class Instance:
 class Site:
     """A running instance, seen by somebody signed in."""
 
-    def __init__(self, url: str, pid: int) -> None:
-        self.url, self.pid = url, pid
+    def __init__(self, url: str, pid: int, ca: str = "") -> None:
+        self.url, self.pid, self.ca = url, pid, ca
         self.session = requests.Session()
-        self.session.trust_env = False
+        self.session.trust_env, self.session.verify = False, ca or True
 
     def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 60
@@ -137,7 +137,7 @@ class Site:
 
     def post(self, path: str, data: Mapping[str, str]) -> requests.Response:
         form = dict(data, csrfmiddlewaretoken=self.session.cookies["csrftoken"])
-        return self.session.post(self.url + path, form, allow_redirects=False)
+        return self.session.post(self.url + path, form, headers={"Origin": self.url}, allow_redirects=False)
 
     def click_export(self) -> str:
         """ "Export everything current": where the browser is sent for the download."""

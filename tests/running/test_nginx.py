@@ -1,8 +1,6 @@
 """deploy/nginx.conf with the real nginx: TLS from a private CA, HTTP/2, and files that nginx sends itself."""
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,17 +12,15 @@ import requests
 from mirrors.consumers import Note
 from mirrors.digests import digest_of
 from mirrors.models import AuditEntry
-from tests.fakes.tls import Authority
+from tests.fakes import nginx
 from tests.kept import keep_build
-from tests.running.serving.conftest import BASE, free_port
+from tests.running.serving.conftest import free_port
 
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), reason="nginx is not here"),
+    pytest.mark.skipif(nginx.program() is None, reason="nginx is not here"),
 ]
-AUTHORITY = Authority()
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
 class Front:
@@ -32,30 +28,7 @@ class Front:
 
     def __init__(self, folder: Path, data: Path, upstream: str) -> None:
         self.folder, self.port, self.plain = folder, free_port(), free_port()
-        issued = AUTHORITY.issue()
-        (folder / "cert.pem").write_text(issued.certificate_pem)
-        (folder / "key.pem").write_text(issued.key_pem)
-        (folder / "ca.pem").write_text(AUTHORITY.pem)
-        ours = (BASE / "deploy" / "nginx.conf").read_text()
-        for theirs, here in {
-            "listen 443 ": f"listen 127.0.0.1:{self.port} ",
-            "listen 80;": f"listen 127.0.0.1:{self.plain};",
-            "/etc/ssl/airgap/certificate.pem": f"{folder}/cert.pem",
-            "/etc/ssl/airgap/key.pem": f"{folder}/key.pem",
-            "/srv/airgap/data/": f"{data}/",
-            "/var/log/nginx/": f"{folder}/",
-            "http://127.0.0.1:8000": upstream,
-        }.items():
-            assert theirs in ours, f"deploy/nginx.conf no longer has {theirs}"
-            ours = ours.replace(theirs, here)
-        temporary = "".join(
-            f"{name}_temp_path {folder}/temp-{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (folder / "nginx.conf").write_text(
-            f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
-            f"worker_processes 1; events {{ worker_connections 256; }}\n"
-            f"http {{ access_log off; {temporary} {ours} }}\n"
-        )
+        self.command = nginx.set_up(folder, data=data, upstream=upstream, port=self.port, plain_port=self.plain)
         self.url = f"https://127.0.0.1:{self.port}"
         self.session = requests.Session()
         self.session.trust_env, self.session.verify = False, str(folder / "ca.pem")
@@ -75,7 +48,7 @@ def front(tmp_path, live_server, settings, data_dir) -> Iterator[Front]:
     settings.AIRGAP_SEND_WITH = "nginx"
     front = Front(tmp_path, data_dir, live_server.url)
     with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen([NGINX, "-p", tmp_path, "-c", tmp_path / "nginx.conf"], stdout=said, stderr=said)
+        process = subprocess.Popen(front.command, stdout=said, stderr=said)
     try:
         deadline = time.monotonic() + 10
         while True:

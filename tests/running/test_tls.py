@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 
 from airgap.running.preconditions import CannotStart
 from airgap.running.tls import make_context
-from mirrors.checks import certificate
+from mirrors.checks import certificate, public_address
 from tests.fakes.tls import Authority
 
 AUTHORITY = Authority()
@@ -82,3 +82,10 @@ def test_an_authority_that_is_no_certificate_is_refused(pair, settings, tmp_path
     assert (message.id, "AIRGAP_TLS_CA names" in message.msg) == ("airgap.E003", True)
     settings.AIRGAP_TLS_CA.write_text(AUTHORITY.pem)
     assert certificate(None) == []
+
+
+def test_an_address_without_tls_is_said_where_there_is_nothing_but_tls(pair, settings):
+    settings.AIRGAP_BASE_URL = "http://airgap.example"
+    assert [message.id for message in public_address(None)] == ["airgap.W008"]
+    settings.AIRGAP_BASE_URL = "https://airgap.example"
+    assert public_address(None) == []

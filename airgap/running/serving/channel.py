@@ -12,6 +12,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, BinaryIO
 
@@ -97,6 +98,10 @@ class Channel:
 
     def shutdown(self, how: int) -> None:
         self.push_held()
+        if isinstance(self.sock, ssl.SSLSocket):
+            # TLS's own goodbye; the other end's is not waited for.
+            with suppress(OSError, ValueError):
+                self.sock.unwrap()
         self.sock.shutdown(how)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from airgap.running.serving.heads import LONGEST_HEAD, SMALL_BODY, Lane, read_he
 from airgap.running.serving.sender import Sender
 from airgap.running.tls import Certificate
 
-SENDERS = 4
+SENDERS = min(max(4, os.cpu_count() or 1), 16)
 # A whole request must have come within so many seconds, TLS's handshake before it too: its head and a small body.
 HEAD_SECONDS = 15.0
 # Who was told that the connection ends has so long to close it: closing first could lose the end of the answer.

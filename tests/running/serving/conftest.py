@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 class Server:
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, site: str = "site", worker: str = "", **environment: str) -> None:
         self.port = free_port()
         self.folder = folder
         self.file = folder / "file"
@@ -37,7 +37,9 @@ class Server:
             base=BASE, data=folder, host="127.0.0.1", port=self.port, base_url="", socket=None, workers=1,
             web_threads=int(environment.pop("AIRGAP_WEB_THREADS", "4")),
         )  # fmt: skip
-        argv = (*web(instance).argv[:-1], "tests.running.serving.site")
+        argv = [*web(instance).argv[:-1], f"tests.running.serving.{site}"]
+        if worker:
+            argv[argv.index("--worker-class") + 1] = worker
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRGAP_", "DJANGO_"))}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -83,6 +85,9 @@ class Server:
     def worker(self) -> int:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0])
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.worker()}/fd").iterdir()))
 
     def memory(self) -> float:
         """MiB of the worker that are in memory."""
