@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from mirrors import authority, connections, serving
+from mirrors import authority, connections, serving, serving_files
 from mirrors.git.addresses import is_git_source
 from mirrors.models import Mirror, Serving, Snapshot, SnapshotBlob, Source
 from mirrors.registry.references import api_host, host_of
-from mirrors.snippets import Artifact, Instance, VexRepository
+from mirrors.snippets import Artifact, Instance, ReleaseFile, VexRepository
+from mirrors.trivy.release import LATEST
 from mirrors.trivy.vex import SPEC_VERSION
 
 TRIVY_KINDS = ("trivy-db", "trivy-java-db", "trivy-checks")
@@ -36,6 +37,7 @@ def instance_for(scheme: str, host: str) -> Instance:
         host,
         artifacts=tuple(_artifacts([mirror for mirror in mirrors if mirror.kind != "vex"], sizes)),
         vex=tuple(_vex([mirror for mirror in mirrors if mirror.kind == "vex"])),
+        releases=tuple(_releases()),
         ca_path=CA_PATH if scheme == "https" and authority.certificates() else "",
         login_required=Serving.now().login_required,
         courier_days=settings.AIRGAP_COURIER_DAYS if settings.AIRGAP_SIDE == "isolated" else None,
@@ -92,6 +94,17 @@ def _vex(mirrors: list[Mirror]) -> Iterable[VexRepository]:
         folder = inner or str(blob.details.get("subdir") or "")
         plain = not folder or _PLAIN_FOLDER.fullmatch(folder)
         yield VexRepository(mirror.name, mirror.label, served if plain else "", folder, blob.size_bytes)
+
+
+def _releases() -> Iterable[ReleaseFile]:
+    """The first archive that tar unpacks of each mirrored release; what was refused is in none."""
+    for mirror in serving_files.mirrors_with_files()[:1]:
+        release = serving_files.release_named(mirror, LATEST)
+        if release is None:
+            continue
+        archive = next((blob.name for blob in release.programs if blob.name.endswith(".tar.gz")), "")
+        if archive and release.checksums:
+            yield ReleaseFile(mirror.label, f"/files/{mirror.name}/{release.version}/", archive, release.checksums)
 
 
 def _sizes(snapshots: list[Snapshot]) -> dict[int, int]:

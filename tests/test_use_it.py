@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from mirrors import use_it
 from mirrors.models import Serving
-from tests.kept import keep_build, keep_vex
+from tests.kept import keep_build, keep_release, keep_vex
 
 pytestmark = pytest.mark.django_db
 
@@ -47,6 +47,13 @@ def test_what_was_never_fetched_is_described_without_a_size(make_mirror):
     make_mirror()
     instance = use_it.instance_for("https", "airgap.example")
     assert instance.db is not None and instance.db.size is None
+
+
+def test_the_first_archive_of_a_mirrored_release_is_described(make_mirror, store, now):
+    keep_release(store, make_mirror("trivy", kind="release", sources=["https://github.com/aquasecurity/trivy"]), now)
+    (release,) = use_it.instance_for("https", "airgap.example").releases
+    assert (release.path, release.file) == ("/files/trivy/0.74.0/", "trivy_0.74.0_Linux-64bit.tar.gz")
+    assert release.checksums == "trivy_0.74.0_checksums.txt"
 
 
 def test_the_login_of_readers_is_told(make_mirror):

@@ -6,7 +6,7 @@ tests/snippets/test_with_trivy.py.
 """
 
 from mirrors.snippets.audiences import AUDIENCES, Audience, snippets_for
-from mirrors.snippets.instance import Artifact, Instance, VexRepository
+from mirrors.snippets.instance import Artifact, Instance, ReleaseFile, VexRepository
 from mirrors.snippets.reach import Reach, reach_of
 from mirrors.snippets.snippet import Snippet
 from mirrors.snippets.traffic import Traffic, traffic
@@ -17,6 +17,7 @@ __all__ = [
     "Audience",
     "Instance",
     "Reach",
+    "ReleaseFile",
     "Snippet",
     "Traffic",
     "VexRepository",

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from mirrors.snippets import options
-from mirrors.snippets.command_line import NEEDS_FLAGS, trust
+from mirrors.snippets.command_line import NEEDS_FLAGS, curl_options, program, trust
 from mirrors.snippets.instance import CA_FILE, Instance
 from mirrors.snippets.snippet import IMAGE, Snippet, command, flag, notes
 from mirrors.trivy.cache import CHECKS_CONTENT
@@ -19,6 +19,7 @@ CACHE = "/var/lib/trivy"
 
 def snippets(instance: Instance) -> Iterator[Snippet]:
     yield from trust(instance)
+    yield from program(instance)
     yield from filling(instance)
 
 
@@ -101,11 +102,7 @@ layer() {{  # REPOSITORY TAG FOLDER: the one layer of a manifest
 
 
 def with_curl(instance: Instance) -> Snippet:
-    curl = ""
-    if instance.ca_path:
-        curl += f" --cacert {CA_FILE}"
-    if instance.login_required:
-        curl += ' -u "airgap:$AIRGAP_TOKEN"'
+    curl = "".join(f" {option}" for option in curl_options(instance))
     text = SCRIPT.format(cache=CACHE, base=shlex.quote(instance.base_url), curl=curl)
     return Snippet(
         "fill-curl",

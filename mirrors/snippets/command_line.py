@@ -1,5 +1,6 @@
 """For a Trivy on the command line: trust, login, then flags, environment, trivy.yaml, VEX, own checks, a pinned day."""
 
+import shlex
 from collections.abc import Iterator
 
 from mirrors.snippets import options
@@ -18,6 +19,7 @@ CACERT_NOTE = (
 def snippets(instance: Instance) -> Iterator[Snippet]:
     yield from trust(instance)
     yield from login(instance)
+    yield from program(instance)
     yield flags(instance)
     yield environment(instance)
     yield configuration(instance)
@@ -77,6 +79,30 @@ def login(instance: Instance) -> Iterator[Snippet]:
         needs="any Trivy, also oras, skopeo, crane and regctl",
         notes=(f'BASE64 is the output of: printf %s "{USER}:{SECRET}" | base64 -w0',),
     )
+
+
+def program(instance: Instance) -> Iterator[Snippet]:
+    """Trivy itself, where its releases are mirrored."""
+    for release in instance.releases[:1]:
+        curl = " ".join(["curl -fsSLO", *curl_options(instance)])
+        yield Snippet(
+            "program",
+            "Trivy itself",
+            f"{curl} {instance.base_url}{release.path}{shlex.quote(release.file)}\n"
+            f"{curl} {instance.base_url}{release.path}{shlex.quote(release.checksums)}\n"
+            f"grep -F {shlex.quote(release.file)} {shlex.quote(release.checksums)} | sha256sum -c -\n"
+            f"tar -xzf {shlex.quote(release.file)} trivy",
+            "sh",
+            needs=f"what {release.label} holds now",
+            notes=(f"Other versions and platforms, and the signatures, stand under {instance.base_url}/files/.",),
+        )
+
+
+def curl_options(instance: Instance) -> Iterator[str]:
+    if instance.ca_path:
+        yield f"--cacert {CA_FILE}"
+    if instance.login_required:
+        yield f'-u "{USER}:{SECRET}"'
 
 
 def flags(instance: Instance) -> Snippet:

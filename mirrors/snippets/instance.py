@@ -56,6 +56,16 @@ class VexRepository:
 
 
 @dataclass(frozen=True)
+class ReleaseFile:
+    """One file of a mirrored release: `path` is its folder below the instance, `checksums` the file beside it."""
+
+    label: str
+    path: str
+    file: str
+    checksums: str
+
+
+@dataclass(frozen=True)
 class Instance:
     """`host` is host[:port] as scanners reach it, `ca_path` where the CA can be fetched ("" if there is none to fetch).
 
@@ -66,6 +76,7 @@ class Instance:
     host: str
     artifacts: tuple[Artifact, ...] = ()
     vex: tuple[VexRepository, ...] = ()
+    releases: tuple[ReleaseFile, ...] = ()
     ca_path: str = ""
     login_required: bool = False
     courier_days: int | None = None

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from mirrors.snippets import AUDIENCES, Artifact, Instance, VexRepository, snippets_for
+from mirrors.snippets import AUDIENCES, Artifact, Instance, ReleaseFile, VexRepository, snippets_for
 from tests.snippets.conftest import CHECKS, CHECKS_1, DB, JAVA_DB, VEX_HUB
 
 INSTANCES = {
@@ -202,6 +202,16 @@ def test_a_login_is_a_docker_config_and_never_a_variable_that_every_registry_see
     repository = yaml.safe_load(named(instance, "repository-yaml").text)["repositories"][0]
     assert repository["token"] == "AIRGAP_TOKEN"
     assert not any(snippet.id == "login" for snippet in everything(make_instance()))
+
+
+def test_trivy_itself_comes_first_where_its_releases_are_mirrored(make_instance):
+    release = ReleaseFile(
+        "Trivy", "/files/trivy/0.74.0/", "trivy_0.74.0_Linux-64bit.tar.gz", "trivy_0.74.0_checksums.txt"
+    )
+    text = named(make_instance(releases=(release,), login_required=True), "program").text
+    assert "https://airgap.example/files/trivy/0.74.0/trivy_0.74.0_Linux-64bit.tar.gz" in text
+    assert "sha256sum -c" in text and '-u "airgap:$AIRGAP_TOKEN"' in text
+    assert not any(snippet.id == "program" for snippet in everything(make_instance()))
 
 
 def test_a_vex_archive_that_tar_cannot_unpack_by_its_name_is_left_out_of_the_curl_script(make_instance):

@@ -22,8 +22,12 @@ import yaml
 from mirrors import use_it
 from mirrors.models import AccessToken, Mirror, Serving
 from mirrors.reading import digest_of, forget
-from mirrors.snippets import AUDIENCES, snippets_for
-from tests.kept import keep_build, keep_vex
+from mirrors.snippets import AUDIENCES, Artifact, Instance, snippets_for
+from mirrors.trivy.catalogue import KINDS
+from tests.doctor.conftest import NOW, push
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.tls import Authority
+from tests.kept import keep_build, keep_release, keep_vex
 
 pytestmark = [pytest.mark.peers, pytest.mark.django_db(transaction=True)]
 
@@ -37,7 +41,7 @@ class Scanner:
 
     def __init__(self, folder, live_server, built):
         self.folder, self.built = folder, built
-        self.host = live_server.url.removeprefix("http://")
+        self.host = live_server.url.removeprefix("http://") if isinstance(live_server.url, str) else live_server.host
         self.cache = folder / "cache"
         self.target = folder / "target"
         self.target.mkdir()
@@ -226,6 +230,15 @@ def test_a_cache_filled_by_hand_is_scanned_from_without_a_request(with_vex, id):
     assert {"VulnerabilityDB", "JavaDB"} <= set(json.loads(shown.stdout))
 
 
+def test_trivy_itself_is_fetched_and_compared(scanner, store, make_mirror):
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    mirror = make_mirror("trivy", kind="release", sources=["https://github.com/aquasecurity/trivy"])
+    keep_release(store, mirror, datetime.now(UTC))
+    scanner.run(scanner.text("program"))
+    assert (scanner.folder / "trivy").is_file()
+
+
 def free_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -285,3 +298,93 @@ def test_trivy_takes_every_key_of_the_operators_configuration_file(scanner):
     repository = f"{found['trivy']['dbRegistry']}/{found['trivy']['dbRepository']}"
     scanner.scan(f"--db-repository {repository}", "--skip-java-db-update", "--skip-check-update")
     assert scanner.found[0] == FOUND
+
+
+# Over TLS with an authority of our own, and by plain HTTP to what Trivy does not take for private
+
+
+class Elsewhere(Scanner):
+    """The same snippets against another server that holds the same: one with TLS, or one Trivy refuses as it is."""
+
+    def __init__(self, folder, fake, built):
+        super().__init__(folder, fake, built)
+        self.fake = fake
+
+    def snippet(self, id):
+        artifacts = tuple(
+            Artifact(kind, kind, f"aquasecurity/{kind}", KINDS[kind].default_tag, size=1)
+            for kind in ("trivy-db", "trivy-java-db", "trivy-checks")
+        )
+        ca = "/use-it/ca.pem" if self.fake.scheme == "https" else ""
+        instance = Instance(self.fake.scheme, self.fake.host, artifacts, ca_path=ca)
+        return next(found for key in AUDIENCES for found in snippets_for(key, instance) if found.id == id)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """elsewhere(tls=True) -> an Elsewhere"""
+    if version_of_trivy() < (0, 69):
+        pytest.skip("trivy 0.69 or later is not installed")
+    with contextlib.ExitStack() as stack:
+
+        def make(**how):
+            fake = stack.enter_context(FakeRegistry(**how))
+            for kind in ("trivy-db", "trivy-java-db", "trivy-checks"):
+                for owner in ("aquasecurity", "aquasec"):
+                    push(fake, kind, repository=f"{owner}/{kind}", built=NOW - timedelta(hours=1))
+            return Elsewhere(tmp_path, fake, NOW - timedelta(hours=1))
+
+        yield make
+
+
+@pytest.fixture
+def tls(elsewhere):
+    scanner = elsewhere(tls=True)
+    scanner.fake.put_file("/use-it/ca.pem", scanner.fake.ca_pem.encode())
+    return scanner
+
+
+def test_the_authority_is_fetched_and_named_by_its_fingerprint(tls):
+    if not (shutil.which("curl") and shutil.which("openssl")):
+        pytest.skip("curl or openssl is not installed")
+    tls.run(tls.text("ca"))
+    assert (tls.folder / "airgap-ca.pem").read_text() == tls.fake.ca_pem
+
+
+def script_of(scanner, id):
+    """The snippet made ready: flags as they stand, variables before a scan, files written."""
+    scan = f"trivy fs --scanners vuln,misconfig --format json --output found.json {scanner.target}"
+    if id == "flags":
+        return scanner.text(id)
+    if id == "environment":
+        return f"{scanner.text(id)}\n{scan}"
+    scanner.write(id, scanner.folder / "trivy.yaml")
+    return scan
+
+
+FORMS = ["flags", "environment", "trivy-yaml", "registry-mirrors"]
+
+
+@pytest.mark.parametrize("id", FORMS)
+def test_each_form_names_the_authority_and_without_it_trivy_stops(tls, id):
+    script = script_of(tls, id)
+    (tls.folder / "airgap-ca.pem").write_text(Authority("Somebody Else").pem)
+    with pytest.raises(AssertionError, match="certificate signed by unknown authority"):
+        tls.run(script)
+    (tls.folder / "airgap-ca.pem").write_text(tls.fake.ca_pem)
+    tls.assert_everything_came_from_here(tls.run(script))
+
+
+@pytest.mark.parametrize("id", FORMS)
+def test_where_trivy_refuses_plain_http_each_form_says_insecure_and_works(elsewhere, id):
+    plain = elsewhere(address="127.0.0.2")
+    plain.environment["NO_PROXY"] = "127.0.0.0/8"
+    assert plain.snippet(id).warnings
+    plain.assert_everything_came_from_here(plain.run(script_of(plain, id)))
+
+
+def test_without_insecure_trivy_refuses_it(elsewhere):
+    plain = elsewhere(address="127.0.0.2")
+    plain.environment["NO_PROXY"] = "127.0.0.0/8"
+    with pytest.raises(AssertionError, match="server gave HTTP response to HTTPS client"):
+        plain.run(plain.text("flags").replace("--insecure", "--quiet"))
