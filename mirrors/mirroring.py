@@ -18,6 +18,7 @@ from mirrors import content, logins, record, retention, runs, served_names, word
 from mirrors import mirror_rules as rules
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Bundle, Mirror, Snapshot, Source
+from mirrors.pushing.asking import stop_open_pushes
 from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, Kind
 
@@ -270,11 +271,14 @@ class Removal:
     size_bytes: int
     runs: int
     bundles: tuple[Bundle, ...]
+    destinations: tuple[str, ...] = ()
 
 
 def what_removal_means(mirror: Mirror) -> Removal:
     sizes = mirror.snapshots.aggregate(count=models.Count("pk"), size=models.Sum("size_bytes"))
-    return Removal(sizes["count"], sizes["size"] or 0, mirror.runs.count(), tuple(_bundles_with(mirror)))
+    destinations = mirror.push_rules.values_list("destination__label", flat=True).order_by("destination__label")
+    ended = mirror.runs.count() + mirror.pushes.count()
+    return Removal(sizes["count"], sizes["size"] or 0, ended, tuple(_bundles_with(mirror)), tuple(destinations))
 
 
 def remove_mirror(name: str, *, by: str, now: datetime, address: str = "", expire_bundles: bool = False) -> Removal:
@@ -293,10 +297,14 @@ def remove_mirror(name: str, *, by: str, now: datetime, address: str = "", expir
             raise StillInBundles(name, removal.bundles)
         for bundle in removal.bundles:
             retention.forget_bundle(bundle, now)
-        runs.stop_open_runs(mirror, by=by, now=now, reason=f"Stopped because {by or 'somebody'} removed this mirror.")
+        reason = f"Stopped because {by or 'somebody'} removed this mirror."
+        runs.stop_open_runs(mirror, by=by, now=now, reason=reason)
+        stop_open_pushes(mirror.push_rules.all(), by=by, now=now, reason=reason)
         detail = f"{wording.counted(removal.snapshots, 'snapshot')}, {wording.counted(removal.runs, 'run')}"
         if removal.bundles:
             detail += "; expired with it: " + ", ".join(bundle.filename for bundle in removal.bundles)
+        if removal.destinations:
+            detail += "; no longer pushed to " + wording.joined(list(removal.destinations))
         record.write(by, "mirror removed", name, detail, address, at=now)
         Mirror.objects.filter(pk=mirror.pk).update(current=None, last_run=None)
         mirror.delete()

@@ -195,7 +195,9 @@ def test_a_mirror_can_be_removed_with_where_it_goes(add, mirror, now):
     PushRun.objects.create(
         rule=rule, mirror=mirror, destination=rule.destination, trigger="hand", queued_at=now, snapshot=mirror.current
     )
+    assert mirroring.what_removal_means(mirror).destinations == ("plant",)
     mirroring.remove_mirror("trivy-db", by="ada", now=now)
+    assert "no longer pushed to plant" in said("mirror removed")
     assert not PushRule.objects.exists() and not PushRun.objects.exists()
 
 

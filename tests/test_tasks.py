@@ -6,8 +6,9 @@ import pytest
 from celery.signals import worker_shutting_down
 
 from mirrors import tasks, work_here
-from mirrors.models import SyncRun
+from mirrors.models import Destination, PushRule, PushRun, SyncRun
 from mirrors.stopping import StopSignal
+from tests.kept import keep_build
 
 pytestmark = pytest.mark.django_db
 
@@ -61,6 +62,53 @@ def test_a_slot_is_free_again_after_a_fault(queued, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         tasks.sync_mirror(queued("one"))
     assert tasks._syncs.acquire(blocking=False)
+
+
+@pytest.fixture
+def queued_push(make_mirror, now):
+    def queue(name):
+        there = Destination.objects.create(name=name, label=name, registry="127.0.0.1:1", created_at=now)
+        mirror = make_mirror(name, "oci", sources=["127.0.0.1:1/a/b:1"])
+        return PushRun.objects.create(mirror=mirror, destination=there, trigger="hand", queued_at=now).pk
+
+    return queue
+
+
+def test_pushes_have_slots_of_their_own_and_go_on_with_what_waits(queued_push, monkeypatch):
+    seen = []
+
+    def perform(run_id):
+        seen.append(run_id)
+        PushRun.objects.filter(pk=run_id).update(state="failed", finished_at="2026-11-20T12:00Z")
+
+    monkeypatch.setattr(tasks.pushing, "perform", perform)
+    monkeypatch.setattr(tasks, "_syncs", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(tasks, "_pushes", threading.BoundedSemaphore(1))
+    first, second = queued_push("one"), queued_push("two")
+    with tasks._syncs:
+        tasks.push_mirror(second)
+    assert seen == [second, first]
+    third = queued_push("three")
+    with tasks._pushes:
+        tasks.push_mirror(third)
+    assert third not in seen
+
+
+def test_the_tick_opens_sends_and_closes_pushes_too(make_mirror, store, now, monkeypatch):
+    sent = []
+    monkeypatch.setattr(tasks, "send", lambda task, *args: sent.append((task.name, *args)))
+    mirror = make_mirror("trivy-db", schedule="manual")
+    keep_build(store, mirror, now)
+    there = Destination.objects.create(name="plant", label="plant", registry="127.0.0.1:1", created_at=now)
+    PushRule.objects.create(mirror=mirror, destination=there, target="db:{tag}", created_at=now)
+    tasks.tick()
+    run = PushRun.objects.get()
+    assert sent == [("mirrors.push_mirror", run.pk)]
+
+
+def test_long_work_of_every_kind_leaves_the_tick_a_thread(settings):
+    others = ("a bundle", "a store check", "housekeeping", "the log", "the tick")
+    assert settings.AIRGAP_WORKERS + settings.AIRGAP_PUSHES + len(others) <= settings.CELERY_WORKER_CONCURRENCY
 
 
 def test_bundles_are_prepared_one_after_the_other_and_each_once(monkeypatch):

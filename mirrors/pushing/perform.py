@@ -5,7 +5,7 @@ our digest under every tag.
 """
 
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -32,6 +32,7 @@ from mirrors.story import LONGEST_STEP
 logger = logging.getLogger(__name__)
 
 State = PushRun.State
+MOST_LOOKED_FOR = 500
 BY_HAND = (PushRun.Trigger.HAND, PushRun.Trigger.COMMAND)
 
 
@@ -182,14 +183,15 @@ class Push:
             there = len(self.plan.blobs) - len(missing)
             verb = "is" if there == 1 else "are"
             self.story.tell(f"Of {wording.counted(len(self.plan.blobs), 'blob')}, {there} {verb} there already.")
-        elsewhere = self._elsewhere()
+        elsewhere = self._elsewhere([blob.digest for blob in missing])
         for blob in missing:
             self._bring_blob(blob, elsewhere)
         return missing
 
-    def _elsewhere(self) -> dict[str, str]:
-        """Other repositories of this destination that hold blobs of ours, by digest: what our rules pushed there."""
-        rules = PushRule.objects.filter(destination_id=self.run.destination_id, pushed_snapshot__isnull=False)
+    def _elsewhere(self, digests: list[str]) -> dict[str, str]:
+        """Other repositories of this destination that hold these blobs, by digest: what our rules pushed there."""
+        rules = PushRule.objects.filter(destination_id=self.run.destination_id)
+        rules = rules.filter(pushed_snapshot__blobs__digest__in=digests[:MOST_LOOKED_FOR])
         rows = rules.values_list("pushed_snapshot__blobs__digest", "pushed_reference")
         found = {}
         for digest, reference in rows:
@@ -291,9 +293,10 @@ def _conclude(lease: Lease, push: Push, state: str, note: str) -> None:
             note += f" {wording.with_article(mirror.label, start=True)} was switched meanwhile; that is pushed next."
         push.story.tell(note)
         PUSHES.close(lease, state, now=now, note=note, rate_bytes=0, **push.story.totals())
-    if switched and push.rule.destination.enabled:
-        push.rule.mirror = mirror
-        request_push(push.rule, trigger=push.run.trigger, by=push.run.requested_by, now=now)
+        if switched:
+            push.rule.mirror = mirror
+            with suppress(PushRefused):  # nothing is held any more, or the destination was disabled
+                request_push(push.rule, trigger=push.run.trigger, by=push.run.requested_by, now=now)
 
 
 def _fail(lease: Lease, story: PushStory, sentence: str, *, retry_at: datetime | None = None) -> None:

@@ -29,7 +29,7 @@ WORDS = {
 # The shapes of run outcomes, which every page has.
 SHAPES = {
     LEVEL: "succeeded",
-    BEHIND: "lost",
+    BEHIND: "queued",
     NEVER: "queued",
     FAILING: "failed",
     PUSHING: "running",
