@@ -5,15 +5,15 @@ Only what is mirrored here is described. The address is AIRGAP_BASE_URL, else th
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from mirrors import authority, connections, serving, serving_files
 from mirrors.git.addresses import is_git_source
-from mirrors.models import Mirror, Serving, Snapshot, SnapshotBlob, Source
-from mirrors.registry.references import api_host, host_of
+from mirrors.models import Destination, Mirror, PushRule, Serving, Snapshot, SnapshotBlob, Source
+from mirrors.registry.references import Reference, ReferenceError, api_host, host_of
 from mirrors.snippets import Artifact, Instance, ReleaseFile, VexRepository
 from mirrors.trivy.release import LATEST
 from mirrors.trivy.vex import SPEC_VERSION
@@ -42,6 +42,43 @@ def instance_for(scheme: str, host: str) -> Instance:
         login_required=Serving.now().login_required,
         courier_days=settings.AIRGAP_COURIER_DAYS if settings.AIRGAP_SIDE == "isolated" else None,
     )
+
+
+def destinations() -> list[Destination]:
+    """The registries that something of Trivy's was pushed to."""
+    pushed = PushRule.objects.filter(mirror__kind__in=TRIVY_KINDS).exclude(pushed_reference="")
+    return list(Destination.objects.filter(rules__in=pushed).distinct().order_by("label", "name"))
+
+
+def at_destination(destination: Destination, here: Instance) -> Instance:
+    """What scanners find in a registry that we push to. VEX still comes from here."""
+    rules = PushRule.objects.filter(destination=destination, mirror__kind__in=TRIVY_KINDS).exclude(pushed_reference="")
+    rules = rules.select_related("mirror", "pushed_snapshot").order_by("mirror__position", "mirror__name")
+    held = list(rules)
+    sizes = _sizes([rule.pushed_snapshot for rule in held if rule.pushed_snapshot])
+    return replace(
+        here,
+        scheme="http" if destination.memory.get("scheme") == "http" else "https",
+        host=destination.registry,
+        artifacts=tuple(_pushed(held, sizes)),
+        releases=(),
+        ca_path="",
+        login_required=False,
+        elsewhere=destination.label,
+        vex_base=here.base_url,
+        vex_login_required=here.login_required,
+    )
+
+
+def _pushed(rules: Iterable[PushRule], sizes: dict[int, int]) -> Iterable[Artifact]:
+    for rule in rules:
+        try:
+            found = Reference.parse(rule.pushed_reference)
+        except ReferenceError:
+            continue
+        if found.tag:
+            size = sizes.get(rule.pushed_snapshot_id) if rule.pushed_snapshot_id else None
+            yield Artifact(rule.mirror.kind, rule.mirror.label, found.repository, found.tag, size=size)
 
 
 def address(scheme: str, host: str) -> tuple[str, str]:

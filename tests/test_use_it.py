@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from mirrors import use_it
-from mirrors.models import Serving
+from mirrors.models import Destination, PushRule, Serving
 from tests.kept import keep_build, keep_release, keep_vex
 
 pytestmark = pytest.mark.django_db
@@ -94,3 +94,41 @@ def test_the_firewall_list_names_each_host_once_with_what_is_documented_beside_i
     assert gates["github.com:443"].mirrors == ("Git",)
     assert "codeload.github.com:443" not in gates
     assert not [host for host in gates if "off.example" in host or host.startswith((":", "srv", "/"))]
+
+
+@pytest.fixture
+def pushed(make_mirror, store, now):
+    """The DB under a name of its own in a registry; checks have a rule there and were never pushed."""
+    destination = Destination.objects.create(
+        name="harbor", label="Harbor", registry="harbor.example", prefix="security", created_at=now
+    )
+    mirror = make_mirror(label="Vulnerability DB")
+    PushRule.objects.create(
+        mirror=mirror,
+        destination=destination,
+        target="db:{tag}",
+        created_at=now,
+        pushed_snapshot=keep_build(store, mirror, now),
+        pushed_reference="harbor.example/security/db:2",
+    )
+    checks = make_mirror("trivy-checks")
+    PushRule.objects.create(mirror=checks, destination=destination, target="checks:2", created_at=now)
+    keep_vex(store, make_mirror("vexhub", kind="vex"), now)
+    return destination
+
+
+def test_a_registry_that_we_push_to_is_described_by_what_was_pushed_there(pushed):
+    assert use_it.destinations() == [pushed]
+    here = use_it.instance_for("https", "airgap.example")
+    there = use_it.at_destination(pushed, here)
+    assert [there.reference(artifact) for artifact in there.artifacts] == ["harbor.example/security/db:2"]
+    assert there.db is not None and there.db.size
+    assert there.vex_url(there.vex[0]) == "https://airgap.example/vex/vexhub"
+    assert not there.insecure and there.subject == "Harbor"
+
+
+def test_a_registry_that_answers_by_plain_http_is_described_so(pushed):
+    pushed.memory = {"scheme": "http"}
+    there = use_it.at_destination(pushed, use_it.instance_for("https", "airgap.example"))
+    assert there.insecure
+    assert "Give Harbor a certificate" in there.warnings[0]

@@ -26,7 +26,8 @@ def snippets(instance: Instance) -> Iterator[Snippet]:
 def filling(instance: Instance) -> Iterator[Snippet]:
     if instance.has_anything:
         yield with_trivy(instance)
-        yield with_curl(instance)
+        if not instance.elsewhere:
+            yield with_curl(instance)
     yield scanning(instance)
     yield checking()
 

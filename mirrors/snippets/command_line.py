@@ -23,11 +23,12 @@ def snippets(instance: Instance) -> Iterator[Snippet]:
     yield flags(instance)
     yield environment(instance)
     yield configuration(instance)
-    yield mirrors(instance)
+    if not instance.elsewhere:
+        yield mirrors(instance)
     if instance.vex:
         yield vex_repositories(instance)
     yield own_checks(instance)
-    if instance.db:
+    if instance.db and (instance.db.dated or not instance.elsewhere):
         yield pinned(instance)
 
 
@@ -201,11 +202,12 @@ def _elsewhere_note(instance: Instance) -> str:
 
 
 def vex_repositories(instance: Instance) -> Snippet:
+    vex_login = instance.login_required or instance.vex_login_required
     lines = ["repositories:"]
     for repository in instance.vex:
         lines += [f"  - name: {quoted(repository.name)}", f"    url: {quoted(instance.vex_url(repository))}"]
         lines.append("    enabled: true")
-        if instance.login_required:
+        if vex_login:
             lines.append("    token: AIRGAP_TOKEN")
     lines += [
         "  - name: default",
@@ -224,11 +226,12 @@ def vex_repositories(instance: Instance) -> Snippet:
             "The file stands in $XDG_DATA_HOME/.trivy/vex/ where that variable is set; no flag moves it.",
             "The hub that Trivy enables by itself is switched off, else every scan calls github.com.",
             f"They are asked in this order, and the first that knows a package decides: {first}." if first else "",
-            "Replace AIRGAP_TOKEN by an access token; the file then wants chmod 600."
-            if instance.login_required
-            else "",
+            "Replace AIRGAP_TOKEN by an access token; the file then wants chmod 600." if vex_login else "",
             "--cacert holds for scans, not for trivy vex repo download: set SSL_CERT_FILE for that."
             if instance.ca_path
+            else "",
+            "If this instance's certificate comes from an authority of your own, VEX needs SSL_CERT_FILE with it."
+            if instance.vex_base.startswith("https:")
             else "",
             "Changed an address? Trivy keeps what it read once: trivy clean --vex-repo.",
         ),

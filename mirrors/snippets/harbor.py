@@ -120,6 +120,7 @@ def _warnings(instance: Instance) -> tuple[str, ...]:
     if not instance.insecure:
         return ()
     return (
-        "Carries insecure: true, because this instance speaks plain HTTP by a name. It also switches off the check of "
-        "Harbor's own certificate when images are scanned. Give this instance a certificate, and it goes away.",
+        f"Carries insecure: true, because {instance.subject} speaks plain HTTP by a name. It also switches off the "
+        f"check of Harbor's own certificate when images are scanned. Give {instance.subject} a certificate, and it "
+        "goes away.",
     )

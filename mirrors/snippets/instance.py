@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mirrors.snippets.reach import Reach, reach_of
+from mirrors.snippets.reach import Reach, reach_elsewhere, reach_of
 from mirrors.trivy.catalogue import KINDS
 from mirrors.trivy.hosts import registry_name, speaks_plain_http
 
@@ -11,8 +11,8 @@ CA_FILE = "airgap-ca.pem"
 # What Trivy 0.56 to 0.68 ask for, and later ones (pkg/policy/policy.go of each).
 CHECKS_NOW, CHECKS_BEFORE = "2", "1"
 INSECURE_WARNING = (
-    "Carries --insecure (or its like), because this instance speaks plain HTTP by a name. It also switches off the "
-    "check of every other certificate in the same run. Give this instance a certificate, and it goes away."
+    "Carries --insecure (or its like), because {subject} speaks plain HTTP by a name. It also switches off the check "
+    "of every other certificate in the same run. Give {subject} a certificate, and it goes away."
 )
 
 
@@ -69,7 +69,8 @@ class ReleaseFile:
 class Instance:
     """`host` is host[:port] as scanners reach it, `ca_path` where the CA can be fetched ("" if there is none to fetch).
 
-    `courier_days` is set where data comes with bundles only: how many days apart.
+    `courier_days` is set where data comes with bundles only: how many days apart. `elsewhere` names a registry that we
+    push to, whose `host` and `artifacts` these are then; VEX still comes from us, at `vex_base` and by our rules.
     """
 
     scheme: str
@@ -80,6 +81,14 @@ class Instance:
     ca_path: str = ""
     login_required: bool = False
     courier_days: int | None = None
+    elsewhere: str = ""
+    vex_base: str = ""
+    vex_login_required: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What speaks there, in a sentence."""
+        return self.elsewhere or "this instance"
 
     @property
     def registry(self) -> str:
@@ -101,6 +110,8 @@ class Instance:
 
     @property
     def reach(self) -> Reach:
+        if self.elsewhere:
+            return reach_elsewhere(self.scheme, self.registry)
         return reach_of(self.scheme, self.registry, private_ca=bool(self.ca_path))
 
     def all_of(self, kind: str) -> Iterator[Artifact]:
@@ -145,11 +156,11 @@ class Instance:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Beside every snippet in which --insecure stands."""
-        return (INSECURE_WARNING,) if self.insecure else ()
+        return (INSECURE_WARNING.format(subject=self.subject),) if self.insecure else ()
 
     def reference(self, artifact: Artifact, tag: str | None = None) -> str:
         """`host/repository:tag`."""
         return f"{self.registry}/{artifact.repository}:{tag or artifact.tag}"
 
     def vex_url(self, repository: VexRepository) -> str:
-        return f"{self.base_url}/vex/{repository.name}"
+        return f"{self.vex_base or self.base_url}/vex/{repository.name}"

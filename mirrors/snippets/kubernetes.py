@@ -100,9 +100,9 @@ def _warnings(instance: Instance) -> tuple[str, ...]:
     if not instance.insecure:
         return ()
     return (
-        "Carries dbRepositoryInsecure, insecure and builtInServerRegistryInsecure, because this instance speaks plain "
-        "HTTP by a name. They switch off the check of certificates for images that are scanned, too. Give this "
-        "instance a certificate, and they go away.",
+        "Carries dbRepositoryInsecure, insecure and builtInServerRegistryInsecure, because "
+        f"{instance.subject} speaks plain HTTP by a name. They switch off the check of certificates for images that "
+        f"are scanned, too. Give {instance.subject} a certificate, and they go away.",
     )
 
 

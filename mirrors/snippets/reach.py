@@ -53,3 +53,26 @@ def reach_of(scheme: str, host: str, *, private_ca: bool) -> Reach:
         "below carries --insecure or its like. That also switches off the check of every other certificate in the "
         "same run, so a stranger on the way could hand the scanner whatever they like.",
     )
+
+
+def reach_elsewhere(scheme: str, host: str) -> Reach:
+    """The same for a registry that we push to, of which we know less."""
+    login = (
+        f"If reading there needs a login, give it to Trivy with docker login {without_port(host)} or trivy registry "
+        "login (0.57 and later); both keep it in ~/.docker/config.json."
+    )
+    if scheme == "https":
+        return Reach(
+            "ok",
+            f"Scanners pull from {host}.",
+            "If its certificate comes from an authority of your own, name that with SSL_CERT_FILE (any Trivy) or "
+            f"--cacert (0.68 and later). {login}",
+        )
+    if speaks_plain_http(host):
+        return Reach("warning", f"Scanners pull from {host} by plain HTTP, because it is a private address.", login)
+    return Reach(
+        "broken",
+        f"Trivy refuses plain HTTP to {host}.",
+        "Give that registry a certificate. Until then every line below carries --insecure or its like, which also "
+        f"switches off the check of every other certificate in the same run. {login}",
+    )

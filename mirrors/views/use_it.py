@@ -22,11 +22,18 @@ def page(request: PageRequest, audience: str = FIRST) -> HttpResponse:
     if chosen is None:
         raise Http404("There is no such part of this page.")
     instance = use_it.instance_for(request.scheme or "http", request.get_host())
+    places = use_it.destinations()
+    place = next((found for found in places if found.name == request.GET.get("at")), None)
+    if place is not None:
+        instance = use_it.at_destination(place, instance)
     context: dict[str, object] = {
         "instance": instance,
         "reach": instance.reach,
         "audiences": AUDIENCES.values(),
         "chosen": chosen,
+        "places": places,
+        "place": place,
+        "examine": instance.reference(instance.db) if place and instance.db else instance.registry,
         "snippets": snippets_for(audience, instance),
         "authorities": authority.authorities() if instance.ca_path else [],
     }

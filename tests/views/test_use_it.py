@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from mirrors.models import Destination, PushRule
 from mirrors.snippets import AUDIENCES
 from tests.fakes.tls import Authority
 from tests.kept import keep_build, keep_vex
@@ -165,3 +166,32 @@ def test_a_mirrors_page_leads_here(as_viewer, make_mirror):
     make_mirror()
     make_mirror("nginx", kind="oci")
     assert f'href="{PAGE}">Use it</a>\n    ' in text_of(as_viewer, reverse("mirrors:mirror-detail", args=["trivy-db"]))
+
+
+def test_the_lines_may_be_written_for_a_registry_that_we_push_to(as_operator, make_mirror, store, now):
+    destination = Destination.objects.create(
+        name="harbor", label="Harbor", registry="harbor.example", prefix="security", created_at=now
+    )
+    mirror = make_mirror()
+    keep_build(store, mirror, now - HOUR)
+    assert "Written for" not in text_of(as_operator)
+    PushRule.objects.create(
+        mirror=mirror,
+        destination=destination,
+        target="db:2",
+        created_at=now,
+        pushed_reference="harbor.example/security/db:2",
+    )
+    assert '<a href="?at=harbor">Harbor</a>' in text_of(as_operator)
+    for key in AUDIENCES:
+        text = text_of(as_operator, page_for(key) + "?at=harbor")
+        assert f"{page_for('ci')}?at=harbor" in text
+    text = text_of(as_operator, PAGE + "?at=harbor")
+    assert "--db-repository harbor.example/security/db:2" in text
+    assert "AIRGAP_TLS_CERT" not in text and "registry-mirrors" not in text and "fill-curl" not in text
+    assert "/use-it/doctor/?address=harbor.example/security/db%3A2" in text
+    assert "Scanners pull from harbor.example." in text
+
+
+def test_a_registry_that_nobody_knows_is_this_instance(as_viewer, mirrored):
+    assert "--db-repository testserver:80/aquasecurity/trivy-db:2" in text_of(as_viewer, PAGE + "?at=nowhere")
