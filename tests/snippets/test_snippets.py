@@ -79,6 +79,14 @@ def test_insecure_never_stands_there_without_a_word_beside_it(instance):
             assert instance.insecure, snippet.id
 
 
+@pytest.mark.parametrize(
+    "id", ["flags", "environment", "trivy-yaml", "registry-mirrors", "server", "operator", "github"]
+)
+def test_where_trivy_refuses_plain_http_every_form_says_insecure(make_instance, id):
+    assert "insecure" in named(make_instance("http", "airgap.example:8000"), id).text.lower()
+    assert "insecure" not in named(make_instance("https", "airgap.example"), id).text.lower()
+
+
 def test_only_what_is_mirrored_is_named(instance):
     text = "\n".join(snippet.text for snippet in everything(instance))
     assert ("aquasecurity/trivy-java-db" in text) is (instance.java_db is not None)
