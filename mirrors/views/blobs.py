@@ -60,6 +60,8 @@ def send_blob(
 
     `etag=False` for what Trivy before 0.73 asks conditionally: it deletes its copy on a 304.
     """
+    # Whoever asks was looked up by now. Many threads answer here, and a database has only so many connections.
+    let_go_of_the_database()
     store = content.store()
     if not _is_fit(store, blob):
         message = f"The content {short(blob.digest)} is missing or damaged here. Run the store check on the Store page."
@@ -90,7 +92,6 @@ def send_blob(
     except StoreError as error:
         logger.error("%s", error)
         return _headed(refuse(503, str(error)), {"Cache-Control": "no-store"})
-    let_go_of_the_database()
     return BlobResponse(file, status=206 if span.partial else 200, headers=headers)
 
 
@@ -146,7 +147,6 @@ def _by_nginx(
     request: HttpRequest, store: BlobStore, blob: ServedBlob, headers: dict[str, str], note: str
 ) -> HttpResponse:
     """nginx looks at Range and HEAD itself, and says so."""
-    let_go_of_the_database()
     place = store.path(blob.digest).relative_to(store.root / "blobs")
     del headers["Accept-Ranges"]
     headers["X-Accel-Redirect"] = f"{ACCEL_PREFIX}/{place.as_posix()}"
