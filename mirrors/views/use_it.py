@@ -1,12 +1,13 @@
 """Use it: what scanners must be told to pull from here, by who is told."""
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from mirrors import authority, use_it
-from mirrors.snippets import AUDIENCES, by_hand, snippets_for, traffic
+from mirrors import authority, use_it, wording
+from mirrors.snippets import AUDIENCES, Traffic, by_hand, snippets_for, traffic
 from mirrors.views.page import PageRequest
 
 FIRST = "cli"
@@ -38,11 +39,34 @@ def page(request: PageRequest, audience: str = FIRST) -> HttpResponse:
         "authorities": authority.authorities() if instance.ca_path else [],
     }
     if audience == "compare":
-        counts = _counts(request)
-        context |= {"traffic": traffic(instance, **counts), "snippets": list(by_hand.filling(instance))}
+        reckoned = traffic(instance, **_counts(request))
+        context |= {"traffic": reckoned, "snippets": list(by_hand.filling(instance)), "headline": compared(reckoned)}
     if audience == "hosts":
-        context["gates"] = use_it.gates()
+        gates = use_it.gates()
+        context |= {"gates": gates, "headline": let_through(len(gates))}
     return render(request, "use_it/use_it.html", context)
+
+
+def compared(reckoned: Traffic) -> str:
+    """`50 scanners pull 669 MiB a day, or 7.8 GiB once nothing newer comes; one fill takes 29 MiB.`"""
+    total = reckoned.total
+    if total.size is None or total.pulled is None or total.stale is None:
+        return ""
+    pulled, stale = wording.size_text(total.pulled), wording.size_text(total.stale)
+    who = f"{wording.counted(reckoned.scanners, 'scanner')} {'pulls' if reckoned.scanners == 1 else 'pull'}"
+    once = f"or {stale} once nothing newer comes"
+    return f"{who} {pulled} a day, {once}; one fill takes {wording.size_text(total.size)}."
+
+
+def let_through(count: int) -> str:
+    if settings.AIRGAP_SIDE == "isolated":
+        return "This side needs nobody outside."
+    if not count:
+        return "No mirror has a source, so nobody outside is needed."
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{wording.capitalized(wording.number_word(count))} {'host' if count == 1 else 'hosts'} outside {verb} needed."
+    )
 
 
 def _counts(request: PageRequest) -> dict[str, int]:

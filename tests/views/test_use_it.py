@@ -113,6 +113,15 @@ def test_the_firewall_list_names_hosts(as_viewer, mirrored):
     assert "pkg-containers.githubusercontent.com:443" in text and "codeload.github.com:443" in text
 
 
+def test_comparing_and_the_firewall_open_with_an_answer(as_viewer, mirrored, settings):
+    assert re.search(
+        r"<h1>50 scanners pull [\d.]+ \w+ a day, or [\d.]+ \w+ once", text_of(as_viewer, page_for("compare"))
+    )
+    assert "<h1>Four hosts outside are needed.</h1>" in text_of(as_viewer, page_for("hosts"))
+    settings.AIRGAP_SIDE = "isolated"
+    assert "<h1>This side needs nobody outside.</h1>" in text_of(as_viewer, page_for("hosts"))
+
+
 def test_an_unknown_part_is_not_found(as_viewer):
     assert as_viewer.get(page_for("nobody")).status_code == 404
 
