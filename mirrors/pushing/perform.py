@@ -6,7 +6,7 @@ our digest under every tag.
 
 import logging
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -126,7 +126,6 @@ class Push:
     story: PushStory
     stop: StopSignal
     store: BlobStore
-    began: datetime = field(default_factory=timezone.now)
 
     @property
     def repository(self) -> str:
@@ -134,15 +133,19 @@ class Push:
 
     def bring(self) -> tuple[str, str]:
         """Do it; the state and the note it ends with. `memory` and the last answer are kept on the destination."""
+        sent: list[Descriptor] = []
+        put = 0
         try:
             stale = self._stale_tags()
-            if not stale and self.run.trigger not in BY_HAND and self._has_all(self.plan.referrers):
-                return State.UNCHANGED, f"{self.target.registry} has it already."
-            sent = self._blobs()
-            put = self._manifests(stale)
-            self._check()
+            if stale or self.run.trigger in BY_HAND or not self._has_all(self.plan.referrers):
+                sent = self._blobs()
+                put = self._manifests(stale)
+                self._check()
         finally:
-            Destination.objects.filter(pk=self.run.destination_id).update(memory=dict(self.client.memory))
+            # After an edit it may be another registry's: what is remembered of a challenge says where a login is sent.
+            mine = PushRun.objects.open().filter(pk=self.run.pk).values("destination_id")
+            there = Destination.objects.filter(pk__in=mine, registry=self.target.registry)
+            there.update(memory=dict(self.client.memory))
             self.client.close()
         _answered(self.run.destination, "")
         if not sent and not put:
@@ -320,4 +323,4 @@ def _answered(destination: Destination, error: str) -> None:
     answers: dict[str, object] = {"asked_at": now, "error": clean(error, LONGEST_STEP)}
     if not error:
         answers["answered_at"] = now
-    Destination.objects.filter(pk=destination.pk).update(**answers)
+    Destination.objects.filter(pk=destination.pk, registry=destination.registry).update(**answers)

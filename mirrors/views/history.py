@@ -202,7 +202,10 @@ def _choices(
 
     lines = [] if not destinations else [line("What", "kind", list(KINDS), filters.kind)]
     if destinations and filters.kind != SYNCS:
-        lines.append(line("Destination", "destination", [("", "all"), *destinations], filters.destination))
+        # Beyond a few, each destination's own page leads to its pushes.
+        few = destinations if len(destinations) <= LINKED_MIRRORS else []
+        shown = few or [each for each in destinations if each[0] == filters.destination]
+        lines.append(line("Destination", "destination", [("", "all"), *shown], filters.destination))
     return [
         *lines,
         line("Database", "database", [("", "all"), *linked], filters.database),

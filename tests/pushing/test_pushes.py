@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mirrors import logins, retention
+from mirrors import destinations, logins, retention
 from mirrors.digests import digest_of
 from mirrors.models import Destination, PushRule, PushRun, PushStep, Snapshot
 from mirrors.pushing import perform as pushing
@@ -264,6 +264,17 @@ def test_a_push_that_was_stopped_writes_nothing_any_more(rule, store, data_dir):
         pushing._conclude(lease, push, *ended)
     rule.refresh_from_db()
     assert rule.pushed_digest == ""
+
+
+def test_what_was_learned_of_one_registry_is_not_kept_for_another(rule, fake, store, data_dir):
+    fake.require_token()
+    run, _ = request_push(PushRule.objects.for_pages().get(), trigger="hand", by="otto", now=datetime.now(UTC))
+    lease = PUSHES.claim(run.pk, now=datetime.now(UTC))
+    push = pushing._begin(lease, PUSHES.related().get(pk=run.pk), pushing.PushStory(lease), StopSignal(), store)
+    wish = destinations.Wish(address="other.example/security")
+    destinations.edit_destination("plant", wish, by="ada", now=datetime.now(UTC))
+    push.bring()
+    assert Destination.objects.get().memory == {} and Destination.objects.get().answered_at is None
 
 
 def test_a_sync_that_confirmed_it_lets_the_destination_be_looked_at_again(rule, push_now):
