@@ -22,7 +22,7 @@ from mirrors import cache_archive, content, record, retention, wording, work_her
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError
+from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
 from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.cache import CacheError
@@ -154,6 +154,8 @@ def create_bundle(
     address: str = "",
     store: BlobStore | None = None,
     reuse: bool = False,
+    crossing: Crossing | None = None,
+    on_created: Callable[[Bundle], object] = lambda bundle: None,
 ) -> Bundle:
     """A bundle of these snapshots, one of each mirror. Reads no layer, so it takes milliseconds.
 
@@ -161,15 +163,17 @@ def create_bundle(
     again whether the snapshots exist, and write the rows that protect them.
 
     A cache archive is left `preparing` for a worker. With `reuse`, a bundle of the same that this person just made
-    is returned instead. Raises ExportError.
+    is returned instead. `crossing` says for which site it is; `on_created` is called in the transaction. Raises
+    ExportError.
     """
     store = store or content.store()
+    site = crossing.site if crossing is not None else None
     with store.in_use():
         described = describe(snapshots)
         if profile == Profile.CACHE:
             described = _for_cache(described)
             snapshots = [snapshot for snapshot in snapshots if snapshot.mirror.name in {d.mirror for d in described}]
-        if reuse and (same := _just_made(snapshots, profile, by, now)) is not None:
+        if reuse and (same := _just_made(snapshots, profile, site, by, now)) is not None:
             return same
         bundle = Bundle(
             id=secrets.token_hex(4),
@@ -178,17 +182,18 @@ def create_bundle(
             created_by_name=by[:150],
             expires_at=now + timedelta(days=settings.AIRGAP_BUNDLE_DAYS),
         )
-        recipe = _settle(bundle, described, store)
+        recipe = _settle(bundle, described, store, crossing)
         with transaction.atomic():
             retention.lock_references()
             present = Snapshot.objects.select_for_update().filter(pk__in=[snapshot.pk for snapshot in snapshots])
             if len(present) != len(snapshots):
                 raise ExportError("A snapshot was removed while the bundle was being made. Try again.")
-            if reuse and (same := _just_made(snapshots, profile, by, now)) is not None:
+            if reuse and (same := _just_made(snapshots, profile, site, by, now)) is not None:
                 return same
             bundle.save(force_insert=True)
             _write_rows(bundle, snapshots, recipe)
             record.write(by, "bundle created", bundle.filename, _contents_text(described), address, at=now)
+            on_created(bundle)
     return bundle
 
 
@@ -199,7 +204,9 @@ def _for_cache(described: list[BundledSnapshot]) -> list[BundledSnapshot]:
     return placed
 
 
-def _settle(bundle: Bundle, described: list[BundledSnapshot], store: BlobStore) -> Recipe | None:
+def _settle(
+    bundle: Bundle, described: list[BundledSnapshot], store: BlobStore, crossing: Crossing | None
+) -> Recipe | None:
     """Decide name, size and state; render what a composed bundle needs."""
     if bundle.profile == Profile.CACHE:
         for snapshot in described:
@@ -211,7 +218,8 @@ def _settle(bundle: Bundle, described: list[BundledSnapshot], store: BlobStore) 
         return None
     scripts = bundle.profile == Profile.FULL
     try:
-        recipe = compose(bundle.id, bundle.created_at, settings.VERSION, described, store, scripts=scripts)
+        about = (bundle.id, bundle.created_at, settings.VERSION)
+        recipe = compose(*about, described, store, scripts=scripts, crossing=crossing)
     except (BundleError, StoreError) as error:
         raise ExportError(str(error)) from error
     composition = Composition(recipe, store)
@@ -239,6 +247,10 @@ def _write_rows(bundle: Bundle, snapshots: Sequence[Snapshot], recipe: Recipe | 
             digest=snapshot.digest,
             updated_at=snapshot.updated_at,
             size_bytes=snapshot.size_bytes,
+            kind=snapshot.mirror.kind,
+            identity=snapshot.identity,
+            next_update=snapshot.next_update,
+            confirmed_at=snapshot.confirmed_at,
         )
         for snapshot in snapshots
     )
@@ -246,8 +258,8 @@ def _write_rows(bundle: Bundle, snapshots: Sequence[Snapshot], recipe: Recipe | 
         BundleBlob.objects.bulk_create(BundleBlob(bundle=bundle, digest=digest) for digest in recipe.rendered)
 
 
-def _just_made(snapshots: Sequence[Snapshot], profile: str, by: str, now: datetime) -> Bundle | None:
-    """The bundle that this person made of the same a moment ago: a second click, not a second wish."""
+def _just_made(snapshots: Sequence[Snapshot], profile: str, site: str | None, by: str, now: datetime) -> Bundle | None:
+    """The bundle that this person made of the same, for the same site, a moment ago: a second click, not a second wish."""
     wanted = {snapshot.pk for snapshot in snapshots}
     recent = Bundle.objects.kept().filter(
         profile=profile,
@@ -255,6 +267,7 @@ def _just_made(snapshots: Sequence[Snapshot], profile: str, by: str, now: dateti
         created_at__gt=now - SAME_WITHIN,
         state__in=[State.READY, State.PREPARING],
     )
+    recent = recent.filter(transfer=None) if site is None else recent.filter(transfer__site__code=site)
     for bundle in recent.prefetch_related("contents"):
         if {row.snapshot_id for row in bundle.contents.all()} == wanted:
             return bundle

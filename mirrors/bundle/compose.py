@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import contents, documents
 from mirrors.bundle.composition import FORMAT, Member, Recipe
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError
+from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
 from mirrors.bundle.coversheet import cover_sheet
 from mirrors.bundle.documents import Archive, Entry, Push
 from mirrors.bundle.names import Names, name_all, plain, unique
@@ -44,10 +44,11 @@ def compose(
     store: BlobStore,
     *,
     scripts: bool = True,
+    crossing: Crossing | None = None,
 ) -> Recipe:
     """The recipe of a bundle of `snapshots`, one of each mirror; renders its documents into `store`.
 
-    `scripts` false leaves out install.sh and push.sh (data only). Raises BundleError when a blob is missing or has
+    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. Raises BundleError when a blob is missing or has
     another size than its snapshot says, StoreError when the store cannot take the documents.
     """
     if not snapshots:
@@ -61,10 +62,9 @@ def compose(
         maker.rendered.append(store.put(data))
         return Member(name, len(data), maker.rendered[-1], mode)
 
-    first = render(
-        "bundle.json", documents.bundle_json(bundle_id, created_at, program_version, entries, scripts=scripts)
-    )
-    rest = [render("README.txt", cover_sheet(bundle_id, created_at, program_version, folder, entries, scripts=scripts))]
+    about = (bundle_id, created_at, program_version)
+    first = render("bundle.json", documents.bundle_json(*about, entries, scripts=scripts, crossing=crossing))
+    rest = [render("README.txt", cover_sheet(*about, folder, entries, scripts=scripts, crossing=crossing))]
     if scripts:
         rest += [render(name, (SCRIPTS / name).read_bytes(), 0o755) for name in ("install.sh", "push.sh")]
     rest += [

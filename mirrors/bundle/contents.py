@@ -75,3 +75,36 @@ class BundledSnapshot:
 
     def with_role(self, *roles: str) -> tuple[BundledBlob, ...]:
         return tuple(blob for blob in self.blobs if blob.role in roles)
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What the site is taken to hold already, so that it was left out. Times are aware."""
+
+    mirror: str
+    label: str
+    kind: str
+    manifest_digest: str
+    layer_digest: str
+    updated_at: datetime | None
+    confirmed_at: datetime | None
+
+    @property
+    def digest(self) -> str:
+        """What courier papers call it: the manifest digest, for VEX the archive's."""
+        return self.layer_digest if self.kind == "vex" else self.manifest_digest
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """For whom a bundle is made. `site` is the site's code, `receipt_secret` hex of 128 or more random bits.
+
+    It stands in bundle.json, so whoever has the bundle has the secret: it tells one crossing from another, not more.
+    """
+
+    site: str
+    site_label: str
+    transfer: str
+    receipt_secret: str
+    reference: str = ""
+    assumed: tuple[Assumed, ...] = ()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from textwrap import indent
 
 from mirrors.bundle import contents
+from mirrors.bundle.contents import Crossing
 from mirrors.bundle.documents import Entry, without_credentials
 from mirrors.trivy.cache import CHECKS_CONTENT
 from mirrors.trivy.catalogue import KINDS
@@ -46,6 +47,15 @@ in it is made to be executed.
 FOREIGN = """\
 OCI artifacts (below) are carried as they were published. If one is a container
 image, it may hold programs.
+"""
+
+LEFT_OUT = """\
+LEFT OUT
+
+This bundle holds only what the site lacks. The following is taken to be there
+already, as it is, and was left out. What is in this bundle is complete and needs
+nothing of it. If any of it is missing there, ask for the full bundle: one click
+on the sending side.
 """
 
 VERIFY = """\
@@ -97,6 +107,7 @@ def cover_sheet(
     entries: Sequence[Entry],
     *,
     scripts: bool,
+    crossing: Crossing | None = None,
 ) -> bytes:
     """The text, UTF-8."""
     parts = [
@@ -104,15 +115,35 @@ def cover_sheet(
         *([FOREIGN] if any(entry.snapshot.kind == "oci" for entry in entries) else []),
         f"  Bundle    {_line(bundle_id)}\n"
         f"  File      {folder}.tar\n"
-        f"  Created   {_utc(created_at)} by Airgap {_line(program_version)}\n",
+        f"  Created   {_utc(created_at)} by Airgap {_line(program_version)}\n" + "".join(_addressed(crossing)),
         "CONTENTS\n\n" + "".join(_table(entries)),
         "\n".join("".join(_details(entry)) for entry in entries),
+        *([LEFT_OUT + "".join(_left_out(crossing))] if crossing and crossing.assumed else []),
         VERIFY.format(folder=folder),
         *([USE_SCRIPTS] if scripts else []),
         BY_HAND + "".join(_by_hand(entries)),
         AFTERWARDS,
     ]
     return "\n".join(parts).encode()
+
+
+def _addressed(crossing: Crossing | None) -> Iterator[str]:
+    if crossing is None:
+        return
+    yield f"  For       {_line(crossing.site_label)} ({_line(crossing.site)})\n"
+    yield f"  Transfer  {_line(crossing.transfer)}\n"
+    if crossing.reference:
+        yield f"  Reference {_line(crossing.reference)}\n"
+
+
+def _left_out(crossing: Crossing) -> Iterator[str]:
+    for each in crossing.assumed:
+        date = (
+            f"{DATE_WORD.get(each.kind, 'dated')} {each.updated_at.astimezone(UTC):%Y-%m-%d}"
+            if each.updated_at
+            else "-"
+        )
+        yield f"\n  {_line(each.label)[:34]:<34} {date}\n    {each.digest}\n"
 
 
 def _inside(entries: Sequence[Entry], scripts: bool) -> str:

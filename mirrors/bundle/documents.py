@@ -12,7 +12,7 @@ from typing import Any
 
 from mirrors.bundle import contents
 from mirrors.bundle.composition import FORMAT, Member
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot
+from mirrors.bundle.contents import Assumed, BundledBlob, BundledSnapshot, Crossing
 from mirrors.bundle.names import Names, checks_major
 from mirrors.trivy.cache import version_major
 from mirrors.wording import rfc3339
@@ -65,17 +65,40 @@ class Entry:
 
 
 def bundle_json(
-    bundle_id: str, created_at: datetime, program_version: str, entries: Sequence[Entry], *, scripts: bool
+    bundle_id: str,
+    created_at: datetime,
+    program_version: str,
+    entries: Sequence[Entry],
+    *,
+    scripts: bool,
+    crossing: Crossing | None = None,
 ) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "bundle": bundle_id,
         "created_at": rfc3339(created_at),
         "program": f"airgap {program_version}",
         "scripts": scripts,
-        "snapshots": [_snapshot(entry) for entry in entries],
     }
+    if crossing is not None:
+        document["site"] = crossing.site
+        document["transfer"] = crossing.transfer
+        document["receipt_secret"] = crossing.receipt_secret
+        document["assumed"] = [_assumed(each) for each in crossing.assumed]
+    document["snapshots"] = [_snapshot(entry) for entry in entries]
     return (json.dumps(document, indent=2, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def _assumed(assumed: Assumed) -> dict[str, Any]:
+    return {
+        "mirror": assumed.mirror,
+        "label": assumed.label,
+        "kind": assumed.kind,
+        "manifest_digest": assumed.manifest_digest,
+        "layer_digest": assumed.layer_digest or None,
+        "updated_at": _time(assumed.updated_at),
+        "confirmed_at": _time(assumed.confirmed_at),
+    }
 
 
 def _snapshot(entry: Entry) -> dict[str, Any]:

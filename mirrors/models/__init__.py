@@ -8,6 +8,7 @@ from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.serving import AccessToken, Serving
+from mirrors.models.site import Site, SiteHolding, Transfer
 from mirrors.models.snapshot import LayerFacts, Snapshot, SnapshotBlob
 from mirrors.models.user import Role, User
 
@@ -31,12 +32,15 @@ __all__ = [
     "Run",
     "RunStep",
     "Serving",
+    "Site",
+    "SiteHolding",
     "Snapshot",
     "SnapshotBlob",
     "Source",
     "Step",
     "SyncRun",
     "Taking",
+    "Transfer",
     "User",
     "WithLogin",
 ]

@@ -70,7 +70,11 @@ class Bundle(models.Model):
 
 
 class BundleSnapshot(models.Model):
-    """A snapshot in a bundle. The row survives the snapshot, so that the list of contents stays readable."""
+    """A snapshot in a bundle. The row survives the snapshot, so that the list of contents stays readable.
+
+    `confirmed_at` is the snapshot's when the bundle was made. With `kind` and `identity` it is empty in rows from
+    before there were sites.
+    """
 
     bundle = models.ForeignKey(Bundle, on_delete=models.CASCADE, related_name="contents")
     snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.SET_NULL, related_name="bundled")
@@ -79,6 +83,10 @@ class BundleSnapshot(models.Model):
     digest = models.CharField(max_length=71)
     updated_at = models.DateTimeField(null=True, blank=True)
     size_bytes = models.PositiveBigIntegerField(default=0)
+    kind = models.CharField(max_length=20, blank=True)
+    identity = models.CharField(max_length=71, blank=True)
+    next_update = models.DateTimeField(null=True, blank=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["pk"]

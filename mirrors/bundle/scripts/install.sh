@@ -137,8 +137,13 @@ read_facts() {
             return text
         }
         function key(text) { sub(/^ *"/, "", text); sub(/": .*/, "", text); return text }
+        /^  "[a-z_0-9]+": / { part = key($0); print 0 "\t" part "\t" value($0); next }
+        part == "assumed" {
+            if ($0 == "    {") left++
+            else if ($0 ~ /^      "/) print "left." left "\t" key($0) "\t" value($0)
+            next
+        }
         $0 == "    {" { snapshot++; next }
-        /^  "[a-z_0-9]+": / { print 0 "\t" key($0) "\t" value($0); next }
         /^      "[a-z_0-9]+": / {
             list = key($0); item = 0
             if (value($0) != "[" && value($0) != "[]") print snapshot "\t" list "\t" value($0)
@@ -400,6 +405,33 @@ advise() {
     say "  - The cache belongs to user $(id -un 2>/dev/null || id -u); give it to the user who scans (chown -R) if that is another."
 }
 
+# An incremental bundle names what it left out, because it should be here; a folder that is not is told.
+tell_left_out() {
+    number=0
+    while :; do
+        number=$((number + 1))
+        label=$(fact "left.$number" label)
+        [ -n "$label" ] || return 0
+        case $(fact "left.$number" kind) in
+            trivy-db) path=db ;;
+            trivy-java-db) path=java-db ;;
+            trivy-checks) path=policy ;;
+            vex)
+                path=$(fact "left.$number" mirror)
+                [ "$path" != vexhub ] || path=default
+                path=vex/repositories/$path
+                ;;
+            *) continue ;;
+        esac
+        case " $paths " in *" $path "*) continue ;; esac
+        if [ -d "$cache/$path" ]; then
+            say "$label is not in this bundle, because it should be here already; $path was left as it is."
+        else
+            say "$label is not in this bundle, because it should be here already, but $cache has no $path. Ask for the full bundle."
+        fi
+    done
+}
+
 tell_released() {
     for number in $(released); do
         say "Release files ($(fact "$number" mirror) $(fact "$number" version)) lie in $here/$(fact "$number" files_path); nothing of them was installed."
@@ -452,6 +484,7 @@ prepare
 switch
 rm -rf "$work"
 advise
+tell_left_out
 tell_released
 if [ -n "$after" ]; then
     AIRGAP_CACHE_DIR=$cache
