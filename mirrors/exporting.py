@@ -23,7 +23,7 @@ from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
-from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot
+from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot, Transfer
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.cache import CacheError
 from mirrors.trivy.vex import is_directory
@@ -259,7 +259,7 @@ def _write_rows(bundle: Bundle, snapshots: Sequence[Snapshot], recipe: Recipe | 
 
 
 def _just_made(snapshots: Sequence[Snapshot], profile: str, site: str | None, by: str, now: datetime) -> Bundle | None:
-    """The bundle that this person made of the same, for the same site, a moment ago: a second click, not a second wish."""
+    """What this person made of the same for the same site a moment ago: a second click, not a second wish."""
     wanted = {snapshot.pk for snapshot in snapshots}
     recent = Bundle.objects.kept().filter(
         profile=profile,
@@ -267,7 +267,10 @@ def _just_made(snapshots: Sequence[Snapshot], profile: str, site: str | None, by
         created_at__gt=now - SAME_WITHIN,
         state__in=[State.READY, State.PREPARING],
     )
-    recent = recent.filter(transfer=None) if site is None else recent.filter(transfer__site__code=site)
+    if site is None:
+        recent = recent.filter(transfer=None)
+    else:
+        recent = recent.filter(transfer__site__code=site, transfer__state=Transfer.State.PREPARED)
     for bundle in recent.prefetch_related("contents"):
         if {row.snapshot_id for row in bundle.contents.all()} == wanted:
             return bundle

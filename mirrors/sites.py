@@ -45,7 +45,7 @@ class Wish:
     label: str | Keep = KEEP
     code: str | Keep = KEEP
     receipts: str | Keep = KEEP
-    courier_days: int | None | Keep = KEEP
+    courier_days: int | Keep | None = KEEP
     notes: str | Keep = KEEP
 
 
@@ -82,8 +82,8 @@ def checked_code(text: str) -> str:
     if not CODE.fullmatch(code) or len(code) > 12:
         raise RuleBroken(
             "code",
-            f"{text.strip()[:40]!r} cannot be a site's code. Use up to 12 letters and digits, joined by single '-', such "
-            "as NORD-2.",
+            f"{text.strip()[:40]!r} cannot be a site's code. Use up to 12 letters and digits, joined by single '-', "
+            "such as NORD-2.",
         )
     return code
 

@@ -267,8 +267,8 @@ def _ended(transfer: Transfer) -> str:
 class ReceiptFacts:
     """What a receipt says, after its signature or its typed code was verified.
 
-    `outcome` is `received` or `rejected`, `at` the date in it, `key` the fingerprint of the key that signed it, "" for a
-    typed code. `evidence` is Transfer.Evidence RECEIPT or CODE.
+    `outcome` is `received` or `rejected`, `at` the date in it, `key` the fingerprint of the key that signed it, "" for
+    a typed code. `evidence` is Transfer.Evidence RECEIPT or CODE.
     """
 
     bundle_id: str
@@ -299,8 +299,8 @@ def for_receipt(bundle_id: str, site_code: str = "") -> Transfer:
 def apply_receipt(facts: ReceiptFacts, *, by: str, now: datetime, address: str = "") -> Transfer:
     """Close the transfer by a verified receipt, and bring up to date what the site holds.
 
-    A receipt outweighs what was marked by hand, a signed one a typed code. What was received by a receipt stays so: what
-    is there does not go away by a later refusal. Raises ReceiptRefused for a foreign or replayed one.
+    A receipt outweighs what was marked by hand, a signed one a typed code. What was received by a receipt stays so:
+    what is there does not go away by a later refusal. Raises ReceiptRefused for a foreign or replayed one.
     """
     if facts.outcome not in (State.RECEIVED, State.REJECTED):
         raise ReceiptRefused(f"A receipt cannot say {facts.outcome[:40]!r}, only received or rejected.")
@@ -326,8 +326,8 @@ def _refuse_replay(transfer: Transfer, facts: ReceiptFacts) -> None:
     if (same and not stronger) or (transfer.state == State.RECEIVED and not same):
         when = wording.utc_text(transfer.closed_at) if transfer.closed_at else "before"
         raise ReceiptRefused(
-            f"Bundle {transfer.bundle_id} was {_ended(transfer)} at {transfer.site.label} according to a receipt loaded "
-            f"{when}. This one changes nothing."
+            f"Bundle {transfer.bundle_id} was {_ended(transfer)} at {transfer.site.label} according to a receipt "
+            f"loaded {when}. This one changes nothing."
         )
 
 
@@ -400,7 +400,7 @@ def _holding(site: Site, transfer: Transfer, row: BundleSnapshot) -> SiteHolding
 def _confirm(
     into: dict[str, SiteHolding], known: dict[str, SiteHolding], left: dict[str, Any], transfer: Transfer
 ) -> None:
-    """A bundle that leaves something out says when that was last confirmed at its source; the site learns it by that."""
+    """A bundle that leaves something out says when that was last confirmed at its source; so the site learns it."""
     held = into.get(left["mirror"]) or known.get(left["mirror"])
     confirmed = datetime.fromisoformat(left["confirmed_at"]) if left.get("confirmed_at") else None
     if held is None or held.digest != left["digest"] or confirmed is None:
