@@ -5,6 +5,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from mirrors import clock, standing
+from mirrors.models import Site
 
 SIDES = {"connected": "connected side", "isolated": "isolated side", "both": "connected and isolated side"}
 SECTIONS = (
@@ -13,6 +14,8 @@ SECTIONS = (
     ("/runs/", "history"),
     ("/pushes/", "history"),
     ("/bundles", "bundles"),
+    ("/sites", "sites"),
+    ("/transfers/", "sites"),
     ("/use-it/", "use-it"),
     ("/consumers", "consumers"),
     ("/password/", "password"),
@@ -26,11 +29,19 @@ def section_of(path: str) -> str:
     return next((section for prefix, section in SECTIONS if path.startswith(prefix)), "dashboard")
 
 
+def _shows_sites(request: HttpRequest) -> bool:
+    if settings.AIRGAP_SIDE != "isolated" or getattr(request.user, "may_operate", False):
+        return True
+    return Site.objects.exists()
+
+
 def instance(request: HttpRequest) -> dict[str, object]:
     return {
         "side": settings.AIRGAP_SIDE,
         "side_text": SIDES[settings.AIRGAP_SIDE],
         "is_isolated": settings.AIRGAP_SIDE == "isolated",
+        # A chain of enclaves goes on from the isolated side; where nobody carries onward, the entry would lead nowhere.
+        "shows_sites": SimpleLazyObject(lambda: _shows_sites(request)),
         "program_version": settings.VERSION,
         "section": section_of(request.path),
         # Asked for by base.html, only where somebody is signed in and the page does not bring its own.

@@ -10,13 +10,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db.models import Max
+from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
 from mirrors import freshness
 from mirrors.clock import Reading
 from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
-from mirrors.models import BundleSnapshot, Mirror, PushRule, Snapshot, Source, SyncRun
+from mirrors.models import BundleSnapshot, Mirror, PushRule, Site, SiteHolding, Snapshot, Source, SyncRun
 from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule, ScheduleError
@@ -41,6 +41,14 @@ class SourceLook(NamedTuple):
         return host_of(self.reference)
 
 
+class Arrival(NamedTuple):
+    """The current snapshot at sites: how many have it, since when the last of them, and what the (first) one is called."""
+
+    count: int
+    last_at: datetime
+    label: str
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where one mirror stands.
@@ -57,6 +65,7 @@ class Standing:
     last_export_at: datetime | None
     sources: tuple[SourceLook, ...]
     pushes: tuple[pushing.Standing, ...] = ()
+    at_sites: Arrival | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,8 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
     open_runs, ended = _runs(mirrors, reading.now)
     sources_of = _sources(mirrors)
     pushes_of = _pushes(mirrors, reading.now)
-    exports = _exports([mirror.current_id for mirror in mirrors if mirror.current_id is not None])
+    current_ids = [mirror.current_id for mirror in mirrors if mirror.current_id is not None]
+    exports, arrivals = _exports(current_ids), _arrivals(current_ids)
     found = []
     for mirror in mirrors:
         sources = sources_of.get(mirror.pk, ())
@@ -127,6 +137,7 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
                 last_export_at=exports.get(mirror.current_id) if mirror.current_id is not None else None,
                 sources=sources,
                 pushes=tuple(pushes_of.get(mirror.pk, ())),
+                at_sites=arrivals.get(mirror.current_id) if mirror.current_id is not None else None,
             )
         )
     return found
@@ -249,3 +260,15 @@ def _exports(snapshot_ids: list[int]) -> dict[int, datetime]:
         .annotate(at=Max("bundle__exports__at"))
     )
     return {row["snapshot_id"]: row["at"] for row in rows if row["at"] is not None}
+
+
+def _arrivals(snapshot_ids: list[int]) -> dict[int, Arrival]:
+    """Which of these snapshots are at sites: known to be, or assumed where nothing comes back."""
+    there = Q(is_assumed=False) | Q(site__receipts=Site.Receipts.NONE)
+    rows = (
+        SiteHolding.objects.filter(there, snapshot_id__in=snapshot_ids)
+        .order_by()
+        .values("snapshot_id")
+        .annotate(count=Count("site_id", distinct=True), last=Max("since"), label=Min("site__label"))
+    )
+    return {row["snapshot_id"]: Arrival(row["count"], row["last"], row["label"]) for row in rows}

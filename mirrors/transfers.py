@@ -183,6 +183,11 @@ def _checked_reference(text: str) -> str:
     return reference
 
 
+def withdraw(bundle: Bundle) -> None:
+    """Forget the transfer of a bundle that nobody ever got; the record keeps that it was prepared."""
+    Transfer.objects.filter(bundle=bundle, state=State.PREPARED).delete()
+
+
 # On its way
 
 

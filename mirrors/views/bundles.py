@@ -16,10 +16,11 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from mirrors import clock, exporting, tasks, wording
+from mirrors import clock, exporting, tasks, transfers, wording
 from mirrors.blobs import StoreError
 from mirrors.exporting import ExportError
-from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Snapshot
+from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Site, Snapshot, Transfer
+from mirrors.transfers import TransferError
 from mirrors.views.access import address_of, operator_required
 from mirrors.views.page import PageRequest
 from mirrors.views.sending import bundle_download
@@ -62,6 +63,7 @@ class Row:
     what: str
     last_export: Export | None
     export_count: int
+    transfer: Transfer | None
 
     @property
     def may_be_sent(self) -> bool:
@@ -77,7 +79,7 @@ LOOKS = {
 
 
 def row_of(bundle: Bundle) -> Row:
-    """Expects `contents` and `exports` prefetched."""
+    """Expects `contents` and `exports` prefetched, and `transfer__site` selected."""
     exports = list(bundle.exports.all())
     gone = bundle.expired_at is not None
     word, look = str(bundle.get_state_display()), LOOKS[Bundle.State(bundle.state)]
@@ -91,6 +93,7 @@ def row_of(bundle: Bundle) -> Row:
         what=wording.joined([row.label for row in bundle.contents.all()]),
         last_export=exports[0] if exports else None,
         export_count=len(exports),
+        transfer=getattr(bundle, "transfer", None),
     )
 
 
@@ -129,15 +132,18 @@ def bundles(request: PageRequest) -> HttpResponse:
         if request.GET.get("seen") == seen:
             return HttpResponse(status=NOTHING_NEW)
         return render(request, "bundles/_polled.html", polled)
-    return render(request, "bundles/bundles.html", {**_context(now), **polled})
+    site = request.GET.get("site", "")
+    return render(request, "bundles/bundles.html", {**_context(now, site=site), "open_form": bool(site), **polled})
 
 
 def _page(request: PageRequest) -> Page[Bundle]:
-    rows = Bundle.objects.prefetch_related("contents", "exports")
+    rows = Bundle.objects.select_related("transfer__site").prefetch_related("contents", "exports")
     return Paginator(rows, A_PAGE).get_page(request.GET.get("page"))
 
 
-def _context(now: datetime, chosen: Sequence[str] = (), profile: str = Bundle.Profile.FULL) -> dict[str, object]:
+def _context(
+    now: datetime, chosen: Sequence[str] = (), profile: str = Bundle.Profile.FULL, site: str = ""
+) -> dict[str, object]:
     mirrors = list(Mirror.objects.for_pages().exclude(current=None))
     choices = [
         Choice(mirror, mirror.current, mirror.name in chosen if chosen else mirror.asset.in_everything)
@@ -153,6 +159,8 @@ def _context(now: datetime, chosen: Sequence[str] = (), profile: str = Bundle.Pr
             {"value": value, "label": value.label, "help": text, "chosen": value == profile}
             for value, text in PROFILE_HELP.items()
         ],
+        "sites": Site.objects.in_order(),
+        "chosen_site": site,
         "keep_days": settings.AIRGAP_BUNDLE_DAYS,
     }
 
@@ -198,18 +206,22 @@ def bundles_csv(request: PageRequest) -> StreamingHttpResponse:
 
 CSV_COLUMNS = (
     "bundle", "file", "form", "state", "made_at", "made_by", "size_bytes", "sha256", "contents", "exports",
-    "first_exported_at", "last_exported_by", "kept_until", "expired_at",
+    "first_exported_at", "last_exported_by", "kept_until", "expired_at", "site", "transfer_state", "reference",
 )  # fmt: skip
 
 
 def _csv_rows() -> Iterator[Sequence[object]]:
-    for bundle in Bundle.objects.prefetch_related("contents", "exports").iterator(chunk_size=500):
+    rows = Bundle.objects.select_related("transfer__site").prefetch_related("contents", "exports")
+    for bundle in rows.iterator(chunk_size=500):
         exports = list(bundle.exports.all())
         contents = " ".join(f"{row.mirror_name}@{row.digest}" for row in bundle.contents.all())
+        transfer = getattr(bundle, "transfer", None)
+        crossing = (transfer.site.name, transfer.state, transfer.reference) if transfer is not None else ("", "", "")
         yield (
             bundle.pk, bundle.filename, bundle.profile, row_of(bundle).word.lower(), bundle.created_at,
             bundle.created_by_name, bundle.size_bytes, bundle.sha256, contents, len(exports),
             bundle.first_exported_at, exports[0].by if exports else None, bundle.expires_at, bundle.expired_at,
+            *crossing,
         )  # fmt: skip
 
 
@@ -219,7 +231,8 @@ def _csv_rows() -> Iterator[Sequence[object]]:
 @require_POST
 @operator_required
 def bundle_create(request: PageRequest) -> HttpResponse:
-    """`all=1`, or `mirror=NAME` (several), or `snapshot=ID`; `profile` full, data or cache.
+    """`all=1`, or `mirror=NAME` (several), or `snapshot=ID`; `profile` full, data or cache; `site=NAME` for whom, then
+    also `reference`, and `missing=1` for what it lacks of these.
 
     Answers with the download itself, so that one click is enough; a cache archive has to be prepared first.
     """
@@ -227,21 +240,40 @@ def bundle_create(request: PageRequest) -> HttpResponse:
     try:
         if profile not in Bundle.Profile.values:
             raise ExportError("There is no such form of a bundle. Choose one of those below.")
-        bundle = exporting.create_bundle(
-            _wanted(request),
-            profile=profile,
-            now=timezone.now(),
-            by=request.user.get_username(),
-            address=address_of(request),
-            reuse=True,
-        )
-    except (ExportError, StoreError) as error:
+        bundle = _created(request, _wanted(request), profile)
+    except (ExportError, TransferError, StoreError) as error:
         return _refused(request, str(error), profile)
     tasks.send_bundle(bundle.pk)
     view = "mirrors:bundle-detail" if profile == Bundle.Profile.CACHE else "mirrors:bundle-download"
     answer = redirect(view, bundle.pk)
     answer.status_code = SEE_OTHER
     return answer
+
+
+def _created(request: PageRequest, wanted: list[Snapshot], profile: str) -> Bundle:
+    by, now, address = request.user.get_username(), timezone.now(), address_of(request)
+    name = request.POST.get("site")
+    if not name:
+        return exporting.create_bundle(wanted, profile=profile, now=now, by=by, address=address, reuse=True)
+    site = Site.objects.filter(name=name).first()
+    if site is None:
+        raise TransferError("This site was removed meanwhile. Choose another one, or none.")
+    left_out: Sequence[Snapshot] = ()
+    send: Sequence[Snapshot] = wanted
+    if request.POST.get("missing"):
+        lacks = transfers.missing_of(wanted, site.holdings.all())
+        send, left_out = lacks.send, lacks.left_out
+    return transfers.prepare(
+        site,
+        send,
+        left_out=left_out,
+        profile=profile,
+        reference=request.POST.get("reference", ""),
+        by=by,
+        now=now,
+        address=address,
+        reuse=True,
+    ).bundle
 
 
 def _wanted(request: PageRequest) -> list[Snapshot]:
@@ -263,7 +295,8 @@ def _refused(request: PageRequest, problem: str, profile: str) -> HttpResponse:
     page = _page(request)
     rows = [row_of(bundle) for bundle in page]
     context = {
-        **_context(now, request.POST.getlist("mirror"), profile),
+        **_context(now, request.POST.getlist("mirror"), profile, request.POST.get("site", "")),
+        "typed": request.POST,
         "listed": render_to_string("bundles/_list.html", {"page": page, "rows": rows, "now": now}, request),
         "poll_url": f"{reverse('mirrors:bundles')}?page={page.number}",
         "problem": problem,
@@ -279,7 +312,9 @@ def _refused(request: PageRequest, problem: str, profile: str) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
     """The page; for htmx only its head, which changes while a worker is busy with the bundle."""
-    bundle = get_object_or_404(Bundle.objects.prefetch_related("contents__snapshot__mirror", "exports"), pk=pk)
+    bundle = get_object_or_404(
+        Bundle.objects.select_related("transfer__site").prefetch_related("contents__snapshot__mirror", "exports"), pk=pk
+    )
     now = clock.trusted_now().now
     rows, exports = list(bundle.contents.all()), list(bundle.exports.all())
     base = settings.AIRGAP_BASE_URL or f"{request.scheme}://{request.get_host()}"

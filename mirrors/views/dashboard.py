@@ -6,9 +6,9 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_safe
 
-from mirrors import clock, retention, standing
+from mirrors import clock, retention, site_standing, standing
 from mirrors.blobs import StoreError
-from mirrors.models import Mirror, Snapshot
+from mirrors.models import Mirror, Site, Snapshot
 from mirrors.views.page import PageRequest, live_page
 from mirrors.views.rows import drawn, drawn_rows, row_of
 
@@ -17,6 +17,8 @@ from mirrors.views.rows import drawn, drawn_rows, row_of
 LOOK_AGAIN_SECONDS = 5
 LOOK_AGAIN_SECONDS_WHEN_LONG = 20
 LONG = 50
+# The worst of them; the page of sites has all.
+SITES_SHOWN = 24
 
 
 @require_safe
@@ -24,12 +26,13 @@ def dashboard(request: PageRequest) -> HttpResponse:
     """How everything stands; `?row=NAME` is one row, for htmx."""
     if name := request.GET.get("row"):
         return row(request, name) if request.htmx else redirect("mirrors:dashboard")
-    overview = standing.overview(clock.trusted_now())
+    reading = clock.trusted_now()
+    overview = standing.overview(reading)
     return live_page(
         request,
         "dashboard/dashboard.html",
         "dashboard/_board.html",
-        _context(request, overview),
+        {**_context(request, overview), **_over_there(reading)},
         every=LOOK_AGAIN_SECONDS if len(overview.standings) <= LONG else LOOK_AGAIN_SECONDS_WHEN_LONG,
     )
 
@@ -64,6 +67,15 @@ def _context(request: PageRequest, overview: standing.Overview) -> dict[str, obj
         # The board shows it itself, so that it comes and goes with the rest.
         "clock_banner": "",
     }
+
+
+def _over_there(reading: clock.Reading) -> dict[str, object]:
+    """How old it is at each site, the worst first."""
+    found = list(Site.objects.in_order())
+    if not found:
+        return {"sites": (), "more_sites": 0}
+    standings = site_standing.worst_first(site_standing.standings(found, reading))
+    return {"sites": standings[:SITES_SHOWN], "more_sites": max(0, len(standings) - SITES_SHOWN)}
 
 
 def _holders(overview: standing.Overview) -> list[dict[str, object]]:

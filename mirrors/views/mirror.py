@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -16,16 +16,18 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from mirrors import clock, demand, plot, runs, serving, snapshots, standing, tasks
 from mirrors.freshness import BUILT, FAILING
-from mirrors.models import BundleSnapshot, Mirror, Snapshot, SyncRun
+from mirrors.models import BundleSnapshot, Mirror, Site, SiteHolding, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.snapshots import SnapshotError
 from mirrors.standing import Standing
+from mirrors.transfers import holds
 from mirrors.views.access import address_of, operator_required
 from mirrors.views.dashboard import row
 from mirrors.views.page import PageRequest, live_page
 from mirrors.views.rows import about, moving, ruler_drawing
 
 SNAPSHOTS_SHOWN = 100
+SITES_SHOWN = 12
 RUNS_SHOWN = 6
 PLOTTED = timedelta(days=14)
 SHORTEST_PLOT = timedelta(minutes=10)
@@ -68,6 +70,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "ruler": ruler_drawing(verdict.limits, _minutes(verdict.age), True),
         "ruler_text": plot.ruler_text(verdict.limits, verdict.age, verdict.judged_from, mirror.asset.rhythm),
         "last_export_at": found.last_export_at,
+        "sites": _sites(mirror, found),
         "run": run,
         "moving": moving(run, now) if run is not None else None,
         "told_below": told_below,
@@ -86,6 +89,18 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "may_administer": user.may_administer,
         "may_sync": user.may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
     }
+
+
+def _sites(mirror: Mirror, found: Standing) -> list[dict[str, object]]:
+    """Where this database is besides here, which build, since when, and how that is known."""
+    there = Q(is_assumed=False) | Q(site__receipts=Site.Receipts.NONE)
+    rows = SiteHolding.objects.filter(there, mirror_name=mirror.name).select_related("site").order_by("is_assumed")
+    latest = {row.site_id: row for row in rows}
+    shown = sorted(latest.values(), key=lambda row: (row.since, row.pk), reverse=True)
+    return [
+        {"holding": row, "is_current": found.current is not None and holds(row, found.current)}
+        for row in shown[:SITES_SHOWN]
+    ]
 
 
 def _served(mirror: Mirror) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`manage.py export_bundle [NAME…] --output FILE`: one file to carry, made and written here."""
+"""`manage.py export_bundle [NAME…] --output FILE [--site NAME [--missing]]`: one file to carry, made and written here."""
 
 import os
 import secrets
@@ -12,18 +12,20 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import exporting, wording
+from mirrors import exporting, sites, transfers, wording
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
 from mirrors.management.terminal import ended_by_sigterm, redrawn
-from mirrors.models import Bundle
+from mirrors.models import Bundle, Snapshot
+from mirrors.sites import SiteError, UnknownSite
+from mirrors.transfers import NothingMissing, TransferError
 
 PROFILES = {"full": "with install.sh and push.sh", "data": "no scripts", "cache": "a tar.gz of a Trivy cache directory"}
 
 
 class Command(PlainCommand):
     help = "Make a bundle of what is current (of everything, or of the mirrors named) and write it to a file."
-    expected = (ExportError,)
+    expected = (ExportError, SiteError, TransferError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_names(parser, "mirrors to put in; all that hold something if none is named")
@@ -32,20 +34,34 @@ class Command(PlainCommand):
         )
         profiles = "; ".join(f"{name}: {what}" for name, what in PROFILES.items())
         parser.add_argument("--profile", choices=list(PROFILES), default="full", help=profiles)
+        parser.add_argument("--site", metavar="SITE", help="for whom: a site's name or code; its transfer is prepared")
+        parser.add_argument("--missing", action="store_true", help="only what the site is not known to hold")
+        parser.add_argument(
+            "--assume-carried", action="store_true", help="with --missing: what was carried there counts as held"
+        )
+        parser.add_argument("--reference", default="", metavar="TEXT", help="with --site: a form number, a media label")
         parser.add_argument("--json", action="store_true", help="print one list of objects on standard output")
 
-    def run(self, *, names: list[str], output: str, profile: str, json: bool, **_: Any) -> int:
+    def run(self, *, names: list[str], output: str, profile: str, json: bool, **options: Any) -> int:
         if output == "-" and json:
             raise Problem("Either the bundle or --json can go to standard output, not both.", WRONG_USAGE)
+        check_site_options(options)
         mirrors_named(names)
         with ended_by_sigterm():
-            snapshots = exporting.current_snapshots(names)
-            bundle = exporting.create_bundle(snapshots, profile=profile, now=timezone.now(), by=self.who())
+            try:
+                bundle = self.create(exporting.current_snapshots(names), profile, options)
+            except NothingMissing as nothing:
+                # That is what was asked for: there is nothing to carry.
+                self.stderr.write(str(nothing))
+                if json:
+                    self.print_json([])
+                return 0
             try:
                 file = self.write(bundle, output)
             except BaseException:
                 # Nobody has it, so it need not hold its snapshots for a month.
                 exporting.delete_bundle(bundle, by=self.who(), now=timezone.now())
+                transfers.withdraw(bundle)
                 raise
         exporting.record_export(bundle.pk, by=self.who(), now=timezone.now())
         if json:
@@ -53,9 +69,26 @@ class Command(PlainCommand):
         else:
             say = self.stderr.write if output == "-" else self.stdout.write
             names_in = wording.joined([row.mirror_name for row in bundle.contents.all()])
-            say(f"{file}: {wording.size_text(bundle.size_bytes)} with {names_in}.")
+            transfer = getattr(bundle, "transfer", None)
+            left = [each["mirror"] for each in transfer.left_out] if transfer is not None else []
+            site = f" for {transfer.site.label}" if transfer is not None else ""
+            without = f", without {wording.joined(left)}" if left else ""
+            say(f"{file}: {wording.size_text(bundle.size_bytes)} with {names_in}{without}{site}.")
             say(f"{bundle.sha256}  {Path(file).name}")
         return 0
+
+    def create(self, snapshots: list[Snapshot], profile: str, options: dict[str, Any]) -> Bundle:
+        by, now = self.who(), timezone.now()
+        if options["site"] is None:
+            return exporting.create_bundle(snapshots, profile=profile, now=now, by=by)
+        try:
+            site = sites.find(options["site"])
+        except UnknownSite as unknown:
+            raise Problem(str(unknown), WRONG_USAGE) from None
+        held = site.holdings.all() if options["missing"] else []
+        lacks = transfers.missing_of(snapshots, held, trust_assumed=options["assume_carried"])
+        about: dict[str, Any] = {"profile": profile, "reference": options["reference"], "by": by, "now": now}
+        return transfers.prepare(site, lacks.send, left_out=lacks.left_out, **about).bundle
 
     def write(self, bundle: Bundle, output: str) -> str:
         """Prepare what has to be, then write; returns the file's path."""
@@ -79,6 +112,13 @@ class Command(PlainCommand):
         except OSError as error:
             raise Problem(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
         return str(target)
+
+
+def check_site_options(options: dict[str, Any]) -> None:
+    if options["site"] is None and (options["missing"] or options["reference"]):
+        raise Problem("--missing and --reference are about a site: name it with --site.", WRONG_USAGE)
+    if options["assume_carried"] and not options["missing"]:
+        raise Problem("--assume-carried goes with --missing.", WRONG_USAGE)
 
 
 @contextmanager
@@ -114,6 +154,7 @@ class Progress:
 
 
 def as_json(bundle: Bundle, file: str) -> dict[str, Any]:
+    transfer = getattr(bundle, "transfer", None)
     return {
         "bundle": bundle.pk,
         "file": file,
@@ -128,4 +169,7 @@ def as_json(bundle: Bundle, file: str) -> dict[str, Any]:
             }
             for row in bundle.contents.all()
         ],
+        "site": transfer.site.name if transfer is not None else None,
+        "transfer": transfer.pk if transfer is not None else None,
+        "left_out": [each["mirror"] for each in transfer.left_out] if transfer is not None else [],
     }
