@@ -109,7 +109,7 @@ def standings(sites: Sequence[Site], reading: Reading) -> list[SiteStanding]:
     last = {each.site_id: each for each in Transfer.objects.filter(pk__in=last_ids).select_related("bundle")}
     counts = Transfer.objects.open().filter(site__in=sites).order_by().values("site_id").annotate(count=Count("pk"))
     opened = {row["site_id"]: row["count"] for row in counts}
-    mirrors = list(Mirror.objects.for_pages())
+    mirrors = list(Mirror.objects.select_related("current").order_by("position", "name"))
     return [
         _standing(site, holdings.get(site.pk, []), mirrors, last.get(site.pk), opened.get(site.pk, 0), reading)
         for site in sites
@@ -205,8 +205,10 @@ def headline(found: Sequence[SiteStanding]) -> str:
             words = wording.number_word(waiting), "has" if waiting == 1 else "have"
             return wording.capitalized(f"{words[0]} of {wording.number_word(len(found))} sites {words[1]} nothing yet.")
         return "Both sites are fresh." if len(found) == 2 else f"All {wording.number_word(len(found))} sites are fresh."
-    verb = "is" if len(troubled) == 1 else "are"
-    start = f"{wording.number_word(len(troubled))} of {wording.number_word(len(found))} sites {verb} not fresh"
+    count, total = wording.number_word(len(troubled)), wording.number_word(len(found))
+    start = f"{count} of {total} sites {'is' if len(troubled) == 1 else 'are'} not fresh"
+    if len(troubled) == len(found):
+        start = "neither site is fresh" if len(found) == 2 else f"none of {total} sites is fresh"
     return wording.capitalized(f"{start}. {headline_of(troubled[0])}")
 
 

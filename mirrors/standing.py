@@ -42,9 +42,9 @@ class SourceLook(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """The current snapshot at sites: how many have it, since when the last of them, and what the (first) one is called."""
+    """The current snapshot at sites: how many have it, since when the last of them, what the (first) one is called."""
 
-    count: int
+    sites: int
     last_at: datetime
     label: str
 

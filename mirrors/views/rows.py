@@ -255,7 +255,7 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
     if pushed := _pushed(standing, now):
         hops.append(("pushed", pushed))
     if arrival := standing.at_sites:
-        where = escape(arrival.label) if arrival.count == 1 else wording.counted(arrival.count, "site")
+        where = escape(arrival.label) if arrival.sites == 1 else wording.counted(arrival.sites, "site")
         hops.append(("at", f"{where}, {_moment(arrival.last_at, f'{wording.age_text(now - arrival.last_at)} ago')}"))
     return SafeString("".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in hops))
 

@@ -6,6 +6,7 @@ import pytest
 
 from mirrors.blobs import BlobStore
 from mirrors.bundle import BundledSnapshot, Composition, Recipe, compose
+from mirrors.bundle.contents import Crossing
 from tests.bundle import samples
 
 
@@ -16,7 +17,13 @@ class Maker:
         self.root = root
         self.store = BlobStore(root / "store")
 
-    def recipe(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Recipe:
+    def recipe(
+        self,
+        snapshots: list[BundledSnapshot] | None = None,
+        *,
+        scripts: bool = True,
+        crossing: Crossing | None = None,
+    ) -> Recipe:
         return compose(
             "k3j9x2a1b7",
             samples.NOW,
@@ -24,13 +31,20 @@ class Maker:
             snapshots or samples.everything(self.store),
             self.store,
             scripts=scripts,
+            crossing=crossing,
         )
 
     def composition(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Composition:
         return Composition(self.recipe(snapshots, scripts=scripts), self.store)
 
-    def unpacked(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Path:
-        composition = self.composition(snapshots, scripts=scripts)
+    def unpacked(
+        self,
+        snapshots: list[BundledSnapshot] | None = None,
+        *,
+        scripts: bool = True,
+        crossing: Crossing | None = None,
+    ) -> Path:
+        composition = Composition(self.recipe(snapshots, scripts=scripts, crossing=crossing), self.store)
         target = self.root / "carried over"
         with tarfile.open(fileobj=io.BytesIO(b"".join(composition.read()))) as archive:
             archive.extractall(target, filter="data")

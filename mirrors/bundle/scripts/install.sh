@@ -410,24 +410,23 @@ tell_left_out() {
     number=0
     while :; do
         number=$((number + 1))
-        label=$(fact "left.$number" label)
-        [ -n "$label" ] || return 0
+        mirror=$(fact "left.$number" mirror)
+        [ -n "$mirror" ] || return 0
         case $(fact "left.$number" kind) in
             trivy-db) path=db ;;
             trivy-java-db) path=java-db ;;
             trivy-checks) path=policy ;;
             vex)
-                path=$(fact "left.$number" mirror)
-                [ "$path" != vexhub ] || path=default
-                path=vex/repositories/$path
+                path=vex/repositories/$mirror
+                [ "$mirror" != vexhub ] || path=vex/repositories/default
                 ;;
             *) continue ;;
         esac
         case " $paths " in *" $path "*) continue ;; esac
         if [ -d "$cache/$path" ]; then
-            say "$label is not in this bundle, because it should be here already; $path was left as it is."
+            say "$mirror is not in this bundle, because it should be here already; $path was left as it is."
         else
-            say "$label is not in this bundle, because it should be here already, but $cache has no $path. Ask for the full bundle."
+            say "$mirror is not in this bundle, because it should be here already, but $cache has no $path. Ask for the full bundle."
         fi
     done
 }

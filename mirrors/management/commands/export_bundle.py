@@ -1,4 +1,4 @@
-"""`manage.py export_bundle [NAME…] --output FILE [--site NAME [--missing]]`: one file to carry, made and written here."""
+"""`manage.py export_bundle [NAME…] --output FILE [--site NAME]`: one file to carry, made and written here."""
 
 import os
 import secrets
