@@ -11,7 +11,7 @@ from django.db.models import Count, OuterRef, Subquery
 
 from mirrors import freshness, wording
 from mirrors.clock import Reading
-from mirrors.freshness import ISOLATED, NEVER, Facts, Look, Verdict
+from mirrors.freshness import BUILT, ISOLATED, NEVER, Facts, Look, Verdict
 from mirrors.models import Mirror, Site, SiteHolding, Snapshot, Transfer
 from mirrors.transfers import holds
 from mirrors.trivy.catalogue import KINDS
@@ -85,6 +85,11 @@ class SiteStanding:
             return "nothing arrived yet"
         assumed = " (assumed)" if oldest.is_assumed else ""
         return f"{wording.counted(len(self.held), 'database')}, oldest {oldest.age_text}{assumed}"
+
+    @property
+    def ages(self) -> str:
+        """`Vulnerability DB 2 d, Java DB 3 d (assumed)`."""
+        return ", ".join(f"{row.label} {row.age_text}{' (assumed)' if row.is_assumed else ''}" for row in self.held)
 
     @property
     def last_arrival(self) -> datetime | None:
@@ -220,7 +225,9 @@ def headline_of(found: SiteStanding) -> str:
     assumed = ", as far as can be assumed" if oldest.is_assumed else ""
     if found.look.state == freshness.FRESH:
         return f"{label} is fresh{assumed}."
-    what = wording.with_article(oldest.label, start=True)
-    age = wording.long_age(oldest.verdict.age) if oldest.verdict.age is not None else "of unknown age"
-    old = f"{age} old" if oldest.verdict.age is not None else age
-    return f"{what} at {label} is {old}{assumed}."
+    what, age = wording.with_article(oldest.label, start=True), oldest.verdict.age
+    if age is None:
+        return f"{what} at {label} is of unknown age{assumed}."
+    if oldest.verdict.judged_from == BUILT:
+        return f"{what} at {label} is {wording.long_age(age)} old{assumed}."
+    return f"{what} at {label} was last confirmed {wording.long_age(age)} ago{assumed}."

@@ -425,7 +425,9 @@ def test_with_no_receipts_its_age_is_what_was_last_carried_and_said_to_be_assume
     assert found.look.state == "expired"
     assert found.is_assumed
     assert found.summary == "3 databases, oldest 32 d (assumed)"
-    assert site_standing.headline_of(found) == "VEX Hub at MS Aurora is 32 days old, as far as can be assumed."
+    assert site_standing.headline_of(found) == (
+        "VEX Hub at MS Aurora was last confirmed 32 days ago, as far as can be assumed."
+    )
 
 
 def test_with_receipts_expected_what_was_carried_is_on_the_way_and_not_there(nord, held, store, now):

@@ -270,9 +270,9 @@ def test_the_number_of_queries_does_not_grow(as_operator, store, make_mirror, dj
 
     for number in range(2):
         add(number)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(13):
         as_operator.get(URL)
     for number in range(2, 12):
         add(number)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(13):
         as_operator.get(URL)
