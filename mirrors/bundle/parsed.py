@@ -25,14 +25,6 @@ class SignatureRefused(Exception):
     """What `check_signature` raises: the sentence says which signature is not accepted, and why."""
 
 
-@dataclass(frozen=True)
-class SignedBy:
-    """Whose signature was accepted; both empty for a bundle without one that was allowed."""
-
-    fingerprint: str = ""
-    name: str = ""
-
-
 class Sink(Protocol):
     """Takes the bytes of one blob in order. Either `commit` ends it or `discard`."""
 
@@ -49,7 +41,9 @@ class Sink(Protocol):
 
 
 OnBlob = Callable[[Member], Sink | None]
-CheckSignature = Callable[[bytes, bytes | None], SignedBy]
+# Gets SHA256SUMS and its signature (None without one). What it returns means "accepted" and stands in
+# `Contents.signed_by`; it raises SignatureRefused otherwise.
+CheckSignature = Callable[[bytes, bytes | None], object]
 
 
 @dataclass(frozen=True)
@@ -130,18 +124,19 @@ class ParsedSnapshot:
 
 @dataclass(frozen=True)
 class AssumedSnapshot:
-    """A snapshot that the receiving site is believed to hold already, so that it was left out of this bundle."""
+    """What the receiving site is believed to hold already, so that it was left out of this bundle."""
 
     mirror: str
+    label: str
     kind: str
-    manifest_digest: str
-    layer_digest: str
+    digest: str
     updated_at: datetime | None
+    confirmed_at: datetime | None
 
 
 @dataclass(frozen=True)
 class ParsedBundle:
-    """bundle.json. `site`, `transfer` and `receipt_secret` (hex) are "" in a bundle that was not prepared for a site."""
+    """bundle.json. `site`, `transfer` and `receipt_secret` (hex) are "" in a bundle for no certain site."""
 
     format: int
     id: str
@@ -160,7 +155,8 @@ class Contents:
     """What one reading found out. `bundle` is None where bundle.json could not be read.
 
     `folder` is the bundle's name without `.tar`; `size` the bytes read; `sums_digest` the SHA-256 of SHA256SUMS, which
-    stands for the whole bundle; `taken` the digests that `on_blob` gave a sink for, in order. `notes` are not problems.
+    stands for the whole bundle; `signed_by` what `check_signature` returned, None if it refused; `taken` the digests
+    that `on_blob` gave a sink for, in order. `notes` are not problems.
     """
 
     bundle: ParsedBundle | None
@@ -168,6 +164,6 @@ class Contents:
     members: tuple[Member, ...]
     size: int
     sums_digest: str
-    signed_by: SignedBy | None
+    signed_by: Any
     taken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -12,12 +12,14 @@ from typing import Any
 from mirrors.blobs import BlobStore
 from mirrors.bundle import BundledBlob, BundledSnapshot
 from mirrors.digests import digest_of
+from mirrors.trivy.catalogue import KINDS
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
 NOW = datetime(2026, 11, 20, 21, 45, 0, 123456, UTC)
 BUILT = datetime(2026, 11, 20, 6, 31, 52, 104857, UTC)
+PUBLISHED = BUILT + timedelta(minutes=2)
 
 
 def tar_gz(files: dict[str, bytes], folders: tuple[str, ...] = ()) -> bytes:
@@ -56,14 +58,18 @@ def one_layer(
     store: BlobStore, kind: str, mirror: str, tag: str, layer: bytes, *, version: str = "", **changes: Any
 ) -> BundledSnapshot:
     """A snapshot as upstream publishes them: one layer, an empty config inside the manifest."""
-    layer_type = f"application/vnd.test.{kind}.layer.v1.tar+gzip"
-    annotations = {"org.opencontainers.image.version": version} if version else {}
+    asset = KINDS[kind]
+    layer_type, title = asset.layer_media_type, {"org.opencontainers.image.title": asset.title}
+    annotations = {"org.opencontainers.image.created": PUBLISHED.isoformat()}
+    if version:
+        annotations["org.opencontainers.image.version"] = version
     manifest = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
+            "artifactType": "application/vnd.aquasec.trivy.config.v1+json",
             "config": {"mediaType": EMPTY, "digest": digest_of(b"{}"), "size": 2, "data": "e30="},
-            "layers": [{"mediaType": layer_type, "digest": digest_of(layer), "size": len(layer)}],
+            "layers": [{"mediaType": layer_type, "digest": digest_of(layer), "size": len(layer), "annotations": title}],
             "annotations": annotations,
         }
     ).encode()
@@ -79,7 +85,7 @@ def one_layer(
         layer_digest=store.put(layer),
         updated_at=BUILT,
         next_update=BUILT + timedelta(days=1),
-        published_at=BUILT + timedelta(minutes=2),
+        published_at=PUBLISHED,
         fetched_at=BUILT + timedelta(hours=3),
         confirmed_at=BUILT + timedelta(hours=12),
         tls_verified=True,
@@ -89,7 +95,7 @@ def one_layer(
         blobs=(
             BundledBlob(digest_of(manifest), len(manifest), MANIFEST, "manifest"),
             BundledBlob(store.put(b"{}"), 2, EMPTY, "config"),
-            BundledBlob(digest_of(layer), len(layer), layer_type, "layer", "x.tar.gz"),
+            BundledBlob(digest_of(layer), len(layer), layer_type, "layer", asset.title),
         ),
     )
     return replace(snapshot, **changes)
@@ -106,7 +112,9 @@ def java_database(store: BlobStore) -> BundledSnapshot:
 def checks(store: BlobStore, major: int = 2, version: str = "2.2.0") -> BundledSnapshot:
     mirror = "trivy-checks" if major == 2 else f"trivy-checks-{major}"
     layer = tar_gz({"policies/a.rego": b"package a%d" % major, "commands/c.yaml": b"c"}, ("./", "./policies"))
-    return one_layer(store, "trivy-checks", mirror, str(major), layer, version=version, next_update=None)
+    return one_layer(
+        store, "trivy-checks", mirror, str(major), layer, version=version, next_update=None, updated_at=PUBLISHED
+    )
 
 
 def vex(
@@ -118,7 +126,8 @@ def vex(
     top: str = "vexhub-main",
 ) -> BundledSnapshot:
     inside = f"{top}/" if top else ""
-    files = {f"{inside}index.json": b'{"packages":[]}', f"{inside}pkg/a/b.json": b"{}"}
+    index = json.dumps({"updated_at": BUILT.isoformat(), "packages": []}).encode()
+    files = {f"{inside}index.json": index, f"{inside}pkg/a/b.json": b"{}"}
     archive = tar_gz(files) if format == "tar.gz" else zip_of(files)
     location = f"https://example.org/{mirror}/main.{format}" + (f"//{subdir}" if subdir else "")
     manifest = json.dumps(
@@ -223,6 +232,8 @@ def image_index(
             }
         ).encode()
         blobs[store.put(signature)] = BundledBlob(digest_of(signature), len(signature), MANIFEST, "manifest")
+        blobs["config"] = BundledBlob(store.put(b"{}"), 2, EMPTY, "config")
+        blobs["layer"] = BundledBlob(store.put(b"{}"), 2, EMPTY, "layer")
     return BundledSnapshot(
         mirror="tool",
         label="Tool image",

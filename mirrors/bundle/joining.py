@@ -1,0 +1,150 @@
+"""Volumes of a bundle, given in any order, read as the one file they are: nothing is written, nothing read twice."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from mirrors.bundle.parsed import BundleReadError
+from mirrors.bundle.tar import BLOCK
+from mirrors.bundle.tar_reading import StructureError
+from mirrors.registry.errors import clean
+
+NAME = re.compile(r"(?P<whole>.+)\.(?P<number>[0-9]{3})of(?P<count>[0-9]{3})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    """One file as it was handed over: its name, its bytes, and how it is opened (only when its turn has come)."""
+
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+def ordered(volumes: Sequence[VolumeFile]) -> list[VolumeFile]:
+    """The volumes of one bundle in their order; a single file that is no volume is the bundle itself.
+
+    Raises BundleReadError with every volume that is missing, doubled, of another bundle or of a wrong size.
+    """
+    if not volumes:
+        raise BundleReadError(["There is no file to read. Choose a bundle, or all volumes of one."])
+    if len(volumes) == 1 and not NAME.fullmatch(volumes[0].name):
+        return list(volumes)
+    problems: list[str] = []
+    found: list[tuple[str, int, int, VolumeFile]] = []
+    for volume in volumes:
+        match = NAME.fullmatch(volume.name)
+        if match is None or not 1 <= int(match["number"]) <= int(match["count"]):
+            problems.append(f"{_shown(volume)} is not a volume of a bundle (those end in .001of004, for example).")
+        else:
+            found.append((match["whole"], int(match["number"]), int(match["count"]), volume))
+    if found:
+        problems += _of_one_bundle(found)
+    if problems:
+        raise BundleReadError(problems)
+    return [volume for *_, volume in sorted(found, key=lambda each: each[1])]
+
+
+def _of_one_bundle(found: list[tuple[str, int, int, VolumeFile]]) -> list[str]:
+    (whole, count), _ = Counter((whole, count) for whole, _, count, _ in found).most_common(1)[0]
+    problems = [
+        f"{_shown(volume)} belongs to another bundle or another division than the other volumes of {clean(whole, 120)}."
+        for other, _, of, volume in found
+        if (other, of) != (whole, count)
+    ]
+    own = sorted((number, volume.size) for other, number, of, volume in found if (other, of) == (whole, count))
+    times = Counter(number for number, _ in own)
+    problems += [f"Volume {number} of {count} was given {n} times." for number, n in times.items() if n > 1]
+    missing = [number for number in range(1, count + 1) if number not in times]
+    if missing:
+        problems.append(f"Of {count} volumes of {clean(whole, 120)} these are missing: {_numbers(missing)}.")
+    return problems or list(_wrong_sizes(own, count))
+
+
+def _wrong_sizes(own: list[tuple[int, int]], count: int) -> list[str]:
+    """All but the last are of one size, the last is not larger; a copy that broke off is smaller than it should be."""
+    full = max(size for _, size in own[:-1]) if count > 1 else 0
+    problems = [
+        f"Volume {number} of {count} has {size:,} bytes, the others {full:,}: it is not complete. Copy it again."
+        for number, size in own[:-1]
+        if size != full
+    ]
+    last = own[-1][1]
+    if last == 0 or (count > 1 and last > full):
+        problems.append(f"Volume {count} of {count}, the last, has {last:,} bytes; that does not fit the others.")
+    elif not problems and sum(size for _, size in own) % BLOCK:
+        problems.append(f"Volume {count} of {count}, the last, is not complete. Copy it again.")
+    return problems
+
+
+def _numbers(numbers: list[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:20])
+    return shown + (f" and {len(numbers) - 20} more" if len(numbers) > 20 else "")
+
+
+def _shown(volume: VolumeFile) -> str:
+    return repr(clean(volume.name, 120))
+
+
+class Joined:
+    """Ordered volumes as one stream: what `read_bundle` reads. To be closed; one file is open at a time.
+
+    Raises StructureError when a volume has other than its stated bytes, OSError as the files do.
+    """
+
+    def __init__(self, volumes: Sequence[VolumeFile]) -> None:
+        self.size = sum(volume.size for volume in volumes)
+        self._waiting = list(reversed(volumes))
+        self._file: BinaryIO | None = None
+        self._now: VolumeFile | None = None
+        self._left = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, count: int, /) -> bytes:
+        """At most `count` bytes; b"" at the end of the last volume."""
+        while not self._left:
+            self._end_volume()
+            if not self._waiting:
+                return b""
+            self._now = self._waiting.pop()
+            self._file, self._left = self._now.open(), self._now.size
+        assert self._file is not None and self._now is not None  # noqa: S101 - opened above
+        piece = self._file.read(min(count, self._left))
+        if not piece and count:
+            raise StructureError(f"{_shown(self._now)} ends {self._left:,} bytes early. Copy it again.")
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close what is open. May be called again."""
+        self._waiting.clear()
+        self._left = 0
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+    def _end_volume(self) -> None:
+        file, self._file = self._file, None
+        if file is None or self._now is None:
+            return
+        more = file.read(1)
+        file.close()
+        if more:
+            raise StructureError(f"{_shown(self._now)} is longer than its {self._now.size:,} bytes. Copy it again.")
+
+
+def join(volumes: Sequence[VolumeFile]) -> Joined:
+    """The bundle that these volumes, in any order, are. Raises BundleReadError before anything is opened."""
+    return Joined(ordered(volumes))
