@@ -100,5 +100,3 @@ def problems_of(raw: bytes, **choices: Any) -> list[str]:
     except BundleReadError as error:
         return list(error.problems)
     return []
-
-

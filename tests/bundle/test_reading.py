@@ -25,7 +25,9 @@ def carrier(tmp_path: Path) -> Carrier:
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_compose_writes_is_read_without_a_problem(carrier, scripts, signed):
     raw = carrier.bundle(scripts=scripts, signed=signed)
-    contents = read(raw, on_blob=into(carrier.inside), check_signature=check if signed else believe, total_size=len(raw))
+    contents = read(
+        raw, on_blob=into(carrier.inside), check_signature=check if signed else believe, total_size=len(raw)
+    )
     assert contents.size == len(raw)
     assert contents.signed_by == ("Toy" if signed else "anybody")
     assert contents.bundle.id == "k3j9x2a1b7"
