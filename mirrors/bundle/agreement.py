@@ -183,9 +183,9 @@ def _vex(snapshot: ParsedSnapshot, found: Findings, tell: Tell) -> ParsedSnapsho
             described = _described(blob, version)
             if described is None:
                 tell(f"{snapshot.label}: its manifest does not name the location of {blob.file}.")
-            inside = found.archives.get(blob.file)
-            if inside is not None and inside.top != blob.details["subdir"]:
-                tell(f"{snapshot.label}: its index lies in the folder {inside.top[:80]!r}, bundle.json says otherwise.")
+            opened = found.archives.get(blob.file)
+            if opened is not None and opened.top != blob.details["subdir"]:
+                tell(f"{snapshot.label}: its index lies in the folder {opened.top[:80]!r}, bundle.json says otherwise.")
             blobs.append(described or blob)
         else:
             blobs.append(replace(blob, name=blob.name or "vex-repository.json"))
