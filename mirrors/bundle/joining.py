@@ -1,15 +1,22 @@
-"""Volumes of a bundle, given in any order, read as the one file they are: nothing is written, nothing read twice."""
+"""A bundle that came in several files, read as the one file it is: nothing is written, no blob is read twice.
 
+Either its volumes, in any order; or, of the files profile, its members one by one, as a gateway lets them through.
+"""
+
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from mirrors.bundle import tar
+from mirrors.bundle.membership import BUNDLE, DOCUMENTS, SIGNATURE, SUMS, mode_of
 from mirrors.bundle.parsed import BundleReadError
-from mirrors.bundle.tar import BLOCK
+from mirrors.bundle.parsing import parse_bundle, parse_sums
 from mirrors.bundle.tar_reading import StructureError
 from mirrors.registry.errors import clean
 
@@ -76,7 +83,7 @@ def _wrong_sizes(own: list[tuple[int, int]], count: int) -> list[str]:
     last = own[-1][1]
     if last == 0 or (count > 1 and last > full):
         problems.append(f"Volume {count} of {count}, the last, has {last:,} bytes; that does not fit the others.")
-    elif not problems and sum(size for _, size in own) % BLOCK:
+    elif not problems and sum(size for _, size in own) % tar.BLOCK:
         problems.append(f"Volume {count} of {count}, the last, is not complete. Copy it again.")
     return problems
 
@@ -148,3 +155,51 @@ class Joined:
 def join(volumes: Sequence[VolumeFile]) -> Joined:
     """The bundle that these volumes, in any order, are. Raises BundleReadError before anything is opened."""
     return Joined(ordered(volumes))
+
+
+def are_members(files: Sequence[VolumeFile]) -> bool:
+    """Whether these are the single files of a bundle without folders."""
+    return {BUNDLE, SUMS} <= {file.name for file in files}
+
+
+def assemble(files: Sequence[VolumeFile]) -> Joined:
+    """The tar of the files profile that these files, in any order, are the members of.
+
+    The signature covers what they are and how they follow each other; headers and padding say nothing else and are
+    made here. Raises BundleReadError with every file that is missing, doubled, or too much.
+    """
+    named = {file.name: file for file in files}
+    problems = [f"{_shown(file)} was given more than once." for file in files if named[file.name] is not file]
+    problems += [f"{name} is missing." for name in (BUNDLE, SUMS) if name not in named]
+    if problems:
+        raise BundleReadError(problems)
+    try:
+        bundle = parse_bundle(_small(named[BUNDLE]), problems.append)
+        listed = [name for name, _ in parse_sums(_small(named[SUMS]))]
+    except StructureError as error:
+        raise BundleReadError([str(error)]) from error
+    order = [BUNDLE, SUMS, *([SIGNATURE] if SIGNATURE in named else []), *listed[1:]]
+    problems += [f"{name} is missing; SHA256SUMS lists it." for name in order if name not in named]
+    problems += [f"{_shown(file)} does not belong to this bundle." for file in files if file.name not in set(order)]
+    if bundle is None or problems:
+        raise BundleReadError(problems)
+    mtime = int(bundle.created_at.timestamp())
+    parts: list[VolumeFile] = []
+    for name in order:
+        file = named[name]
+        parts += [_made(tar.header(name, file.size, mode_of(name), mtime)), file, _made(tar.padding(file.size))]
+    return Joined([part for part in [*parts, _made(tar.END)] if part.size])
+
+
+def _made(data: bytes) -> VolumeFile:
+    return VolumeFile("a header", len(data), partial(io.BytesIO, data))
+
+
+def _small(file: VolumeFile) -> bytes:
+    if file.size > DOCUMENTS[file.name]:
+        raise StructureError(f"{file.name} has {file.size:,} bytes; at most {DOCUMENTS[file.name]:,} are read.")
+    with Joined([file]) as joined:
+        data = bytearray()
+        while piece := joined.read(file.size):
+            data += piece
+    return bytes(data)

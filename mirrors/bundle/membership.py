@@ -1,12 +1,12 @@
 """Which members a bundle must have, and in which order: decided by bundle.json, compared with SHA256SUMS."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mirrors.bundle import contents
 from mirrors.bundle.parsed import ParsedBlob, ParsedBundle
-from mirrors.bundle.parsing import JSON_LIMIT, REPACKED_LIMIT, SIGNED_LIMIT
+from mirrors.bundle.parsing import FILES, JSON_LIMIT, REPACKED_LIMIT, SIGNED_LIMIT
 from mirrors.registry.manifests import MANIFEST_LIMIT
 from mirrors.trivy.catalogue import MIB
 
@@ -18,6 +18,10 @@ DOCUMENTS = {
     "push.sh": MIB, LAYOUT: 4096, INDEX: JSON_LIMIT,
 }  # fmt: skip
 BLOB = re.compile(r"blobs/sha256/[0-9a-f]{64}", re.ASCII)
+
+
+# Which of an image's blobs come first where the members stand in no folders; its own manifest comes before all.
+FLAT_ORDER = {contents.MANIFEST: 0, contents.INDEX: 0, contents.CONFIG: 1, contents.LAYER: 2}
 
 
 def mode_of(name: str) -> int:
@@ -50,12 +54,14 @@ def membership(bundle: ParsedBundle, sums: Sequence[tuple[str, str]]) -> tuple[M
         first = blobs.setdefault(blob.file, blob)
         if (first.digest, first.size) != (blob.digest, blob.size):
             problems.append(f"bundle.json says that two different things lie at {blob.file}.")
-    head = [BUNDLE, "README.txt", *(SCRIPTS if bundle.scripts else ()), LAYOUT, INDEX]
-    small, layers, others, repacked = _places(bundle)
+    head = [BUNDLE, "README.txt", *(SCRIPTS if bundle.scripts else ())]
+    small, layers, others, repacked = _flat_places(bundle) if bundle.profile == FILES else _places(bundle)
+    head += [] if bundle.profile == FILES else [LAYOUT, INDEX]
     named = {*head, *small, *layers, *others}
     listed = dict(sums)
-    inlined = [name for name in listed if name not in named and BLOB.fullmatch(name)]
-    problems += [f"SHA256SUMS lists {name}, which bundle.json does not name." for name in _unnamed(listed, named)]
+    inlined = [name for name in listed if name not in named and BLOB.fullmatch(name) and not bundle.profile]
+    strange = [name for name in listed if name not in named and name not in inlined]
+    problems += [f"SHA256SUMS lists {name}, which bundle.json does not name." for name in strange]
     for name in [*head, *small, *layers, *others]:
         if name not in listed:
             problems.append(f"bundle.json names {name}, which SHA256SUMS does not list.")
@@ -67,10 +73,6 @@ def membership(bundle: ParsedBundle, sums: Sequence[tuple[str, str]]) -> tuple[M
     if not problems and list(listed) != [*head, *small, *inlined, *layers, *others]:
         problems.append("SHA256SUMS lists the members in another order than the format has.")
     return Membership(blobs, frozenset(repacked), frozenset(inlined)), problems
-
-
-def _unnamed(listed: dict[str, str], named: set[str]) -> Iterator[str]:
-    return (name for name in listed if name not in named and not BLOB.fullmatch(name))
 
 
 def _places(bundle: ParsedBundle) -> tuple[list[str], list[str], list[str], set[str]]:
@@ -93,3 +95,21 @@ def _places(bundle: ParsedBundle) -> tuple[list[str], list[str], list[str], set[
             else:
                 release[blob.file] = None
     return list(small), [file for file in layers if file not in small], [*vex, *release], repacked
+
+
+def _flat_places(bundle: ParsedBundle) -> tuple[list[str], list[str], list[str], set[str]]:
+    """The same without folders: snapshot by snapshot, nothing apart (`others`)."""
+    files: dict[str, None] = {}
+    repacked: set[str] = set()
+    for snapshot in bundle.snapshots:
+        twins = iter(snapshot.repacked)
+        in_order = sorted(
+            snapshot.blobs,
+            key=lambda blob: -1 if blob.digest == snapshot.manifest_digest else FLAT_ORDER.get(blob.role, 0),
+        )
+        for blob in in_order if snapshot.is_image else snapshot.blobs:
+            files[blob.file] = None
+            if blob.details.get("format", "tar.gz") != "tar.gz":
+                repacked.add(twin := next(twins))
+                files[twin] = None
+    return [], [], list(files), repacked

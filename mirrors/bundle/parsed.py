@@ -136,7 +136,10 @@ class AssumedSnapshot:
 
 @dataclass(frozen=True)
 class ParsedBundle:
-    """bundle.json. `site`, `transfer` and `receipt_secret` (hex) are "" in a bundle for no certain site."""
+    """bundle.json. `profile` is "files" where the members stand in no folder, else "".
+
+    `site`, `transfer` and `receipt_secret` (hex) are "" in a bundle for no certain site.
+    """
 
     format: int
     id: str
@@ -144,6 +147,7 @@ class ParsedBundle:
     program: str
     scripts: bool
     snapshots: tuple[ParsedSnapshot, ...]
+    profile: str = ""
     site: str = ""
     transfer: str = ""
     receipt_secret: str = ""

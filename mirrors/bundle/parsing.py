@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from mirrors.bundle import contents
@@ -23,6 +24,7 @@ from mirrors.trivy.release import CHECKSUMS_LIMIT, SIGNATURE_LIMIT
 from mirrors.trivy.vex import MANIFEST_LIMIT as VEX_MANIFEST_LIMIT
 from mirrors.wording import rfc3339
 
+FILES = "files"  # the profile without folders
 JSON_LIMIT = 8 * MIB
 # Every one of them costs memory when it is parsed; 8 MiB of honest blobs have about 30,000 and 200,000.
 MOST_CONTAINERS, MOST_VALUES = 100_000, 500_000
@@ -89,7 +91,11 @@ def parse_bundle(raw: bytes, tell: Callable[[str], object]) -> ParsedBundle | No
         if json.dumps(document, indent=2).encode() + b"\n" != raw:
             tell("bundle.json is not laid out as Airgap writes it (one fact a line, no key twice).")
         entries = bundle.list("snapshots", MOST_SNAPSHOTS)
-        snapshots = [_told(tell, _snapshot, entry, f"snapshots[{i}]") for i, entry in enumerate(entries)]
+        profile = bundle.text("profile", 20, PLAIN, optional=True)
+        if profile not in ("", FILES):
+            bundle.refuse("profile", f"is {profile}, which this version of Airgap does not know")
+        read = partial(_snapshot, profile == FILES)
+        snapshots = [_told(tell, read, entry, f"snapshots[{i}]") for i, entry in enumerate(entries)]
         assumed = bundle.list("assumed", 10 * MOST_SNAPSHOTS, optional=True)
         parsed = ParsedBundle(
             format=FORMAT,
@@ -98,6 +104,7 @@ def parse_bundle(raw: bytes, tell: Callable[[str], object]) -> ParsedBundle | No
             program=bundle.text("program", 100),
             scripts=bundle.flag("scripts"),
             snapshots=tuple(snapshot for snapshot in snapshots if snapshot is not None),
+            profile=profile,
             site=bundle.text("site", 80, optional=True),
             transfer=bundle.text("transfer", 80, PLAIN, optional=True),
             receipt_secret=bundle.text("receipt_secret", 128, HEX, optional=True),
@@ -156,7 +163,7 @@ def _told(tell: Callable[[str], object], make: Callable[[Any, str], T], entry: A
         return None
 
 
-def _snapshot(entry: Any, where: str) -> ParsedSnapshot:
+def _snapshot(flat: bool, entry: Any, where: str) -> ParsedSnapshot:
     o = _Object(entry, where)
     mirror = o.text("mirror", 80, NAME)
     o.where = f"{where} ({mirror})"
@@ -200,16 +207,20 @@ def _snapshot(entry: Any, where: str) -> ParsedSnapshot:
         known=kind is not None,
     )
     if kind is not None:
-        _check_agreement(o, snapshot, kind)
+        _check_agreement(o, snapshot, kind, flat)
     return snapshot
 
 
-def _check_agreement(o: "_Object", snapshot: ParsedSnapshot, kind: Kind) -> None:
+def _check_agreement(o: "_Object", snapshot: ParsedSnapshot, kind: Kind, flat: bool) -> None:
     """What bundle.json says in two places must be the same."""
     if (kind.transport == "oci") != snapshot.is_image:
         o.refuse("ref_name", "does not fit its kind")
-    if (kind.transport == "release") != bool(snapshot.files_path):
+    if (kind.transport == "release" and not flat) != bool(snapshot.files_path):
         o.refuse("files_path", "does not fit its kind")
+    for blob in snapshot.blobs:
+        place = "" if flat else _place(blob, snapshot.files_path)
+        if (flat and "/" in blob.file) or (place and place != blob.file):
+            o.refuse("blobs", f"have {blob.file} elsewhere than where it belongs")
     sizes = {blob.digest: blob.size for blob in snapshot.blobs}
     if any(sizes[blob.digest] != blob.size for blob in snapshot.blobs):
         o.refuse("blobs", "give one digest two sizes")
@@ -223,6 +234,15 @@ def _check_agreement(o: "_Object", snapshot: ParsedSnapshot, kind: Kind) -> None
         raise _Fault(f"{snapshot.label} {snapshot.version} is never taken: {reason}.")
 
 
+def _place(blob: ParsedBlob, files_path: str) -> str:
+    """Where the format has a blob; "" where more than one place is right."""
+    if blob.role in IMAGE_ROLES:
+        return f"blobs/sha256/{blob.digest[7:]}"
+    if blob.role in contents.RELEASE_ROLES:
+        return f"{files_path}/{blob.name}"
+    return "" if blob.file.startswith("vex/") else f"vex/{blob.file}"
+
+
 def _blob(parent: "_Object", kind: Kind | None, entry: Any, index: int) -> ParsedBlob:
     o = _Object(entry, f"{parent.where}.blobs[{index}]")
     role = o.text("role", 20, PLAIN)
@@ -230,12 +250,8 @@ def _blob(parent: "_Object", kind: Kind | None, entry: Any, index: int) -> Parse
         raise _Fault(f"{o.where} has the role {role}, which this version of Airgap does not know for a {kind.label}.")
     digest = o.text("digest", 71, DIGEST)
     file = o.text("file", 250, SAFE)
-    if (role in IMAGE_ROLES) != (file == f"blobs/sha256/{digest[7:]}") and kind is not None:
-        o.refuse("file", "is not where its digest belongs")
     size = o.size("size", limit_of(kind, role))
     name = o.text("name", 255, optional=True)
-    if role in contents.RELEASE_ROLES and file != f"{parent.values.get('files_path')}/{name}":
-        o.refuse("file", "is not where its name belongs")
     return ParsedBlob(role, digest, size, o.text("media_type", 200, optional=True), name, file)
 
 

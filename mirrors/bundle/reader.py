@@ -39,7 +39,7 @@ from mirrors.bundle.parsed import (
     SignatureRefused,
     Sink,
 )  # fmt: skip
-from mirrors.bundle.parsing import parse_bundle, parse_sums
+from mirrors.bundle.parsing import FILES, parse_bundle, parse_sums
 from mirrors.bundle.tar_reading import Readable, StructureError, TarReader
 from mirrors.digests import DigestError, digest_of
 from mirrors.stopping import StopSignal
@@ -174,7 +174,9 @@ class _Reading:
 
     def _compare(self, bundle: ParsedBundle, sums: list[tuple[str, str]]) -> None:
         """What the papers say of each other, and of the tar, before any blob is read."""
-        if self.tar.folder != folder_name(bundle.id, bundle.created_at):
+        if self.tar.flat != (bundle.profile == FILES):
+            self.tell("bundle.json and the tar differ about whether the members stand in a folder.")
+        elif not self.tar.flat and self.tar.folder != folder_name(bundle.id, bundle.created_at):
             self.tell(f"The folder {self.tar.folder} is not called after the bundle's id and time.")
         if self.tar.mtime != int(bundle.created_at.timestamp()):
             self.tell("The members' time is not when the bundle was created.")

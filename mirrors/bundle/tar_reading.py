@@ -17,6 +17,7 @@ CHUNK = 256 * 1024
 # Where the header of a member of 8 GiB or more is three blocks: a pax header, its one record, the member's own.
 PAX_HEADER = 3 * tar.BLOCK
 FOLDER = re.compile(r"airgap-\d{8}T\d{6}Z-[A-Za-z0-9_][A-Za-z0-9._-]{0,7}", re.ASCII)
+FIRST = "bundle.json"
 OCTAL = re.compile(rb"[0-7]{11}\0")
 PAX_SIZE = re.compile(rb"\d{1,3} size=([1-9]\d{9,17})\n\0*")
 KINDS = {
@@ -39,7 +40,8 @@ class Readable(Protocol):
 class TarReader:
     """Members one after the other: `begin`, then all of `body`, and at last `end`. StructureError where it is not ours.
 
-    `folder` and `mtime` (seconds since 1970) are those of the first member; every other must have the same.
+    `folder` and `mtime` (seconds since 1970) are those of the first member; every other must have the same. In the
+    files profile there is no folder: it is "" and `flat` true.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TarReader:
         self._seen: set[str] = set()
         self.position = 0
         self.folder = ""
+        self.flat = False
         self.mtime = 0
 
     def begin(self, *allowed: tuple[str, int]) -> tuple[str, int]:
@@ -62,10 +65,10 @@ class TarReader:
         if raw[156:157] == b"x":
             raw += self._exactly(PAX_HEADER - tar.BLOCK, f"in the header of {wanted}")
         size = _size_of(raw)
-        if not self.folder:
+        if not self._has_begun:
             self._take_first(raw)
         for name, mode in allowed:
-            if size is not None and self.folder and self._rendered(name, size, mode) == raw:
+            if size is not None and self._has_begun and self._rendered(name, size, mode) == raw:
                 self._seen.add(name)
                 return name, size
         raise StructureError(self._difference(raw, wanted))
@@ -96,14 +99,22 @@ class TarReader:
 
     # Inside
 
+    @property
+    def _has_begun(self) -> bool:
+        return self.flat or bool(self.folder)
+
     def _take_first(self, raw: bytes) -> None:
         folder, slash, _ = _name_of(raw).partition("/")
-        if slash and FOLDER.fullmatch(folder) and OCTAL.fullmatch(raw[136:148]):
+        if not OCTAL.fullmatch(raw[136:148]):
+            return
+        if slash and FOLDER.fullmatch(folder):
             self.folder, self.mtime = folder, int(raw[136:147], 8)
+        elif not slash and folder == FIRST:
+            self.flat, self.mtime = True, int(raw[136:147], 8)
 
     def _rendered(self, name: str, size: int, mode: int) -> bytes:
         try:
-            return tar.header(f"{self.folder}/{name}", size, mode, self.mtime)
+            return tar.header(name if self.flat else f"{self.folder}/{name}", size, mode, self.mtime)
         except tar.NameTooLong:
             return b""
 
@@ -146,9 +157,9 @@ class TarReader:
         name = _name_of(block)
         if name.startswith("/") or ".." in name.split("/"):
             return f"{self._shown(block)} lies outside of the bundle's folder. Airgap did not write this."
-        if not self._seen and not self.folder:
+        if not self._has_begun:
             return f"This is no bundle: it begins with {self._shown(block)}. Choose a file named airgap-….tar."
-        folder, _, inner = name.partition("/")
+        folder, _, inner = ("", "", name) if self.flat else name.partition("/")
         if folder != self.folder:
             return f"{self._shown(block)} lies outside of the bundle's folder {self.folder}."
         if inner in self._seen:

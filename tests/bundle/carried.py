@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,10 +71,29 @@ def mode_of(name: str) -> int:
     return 0o755 if name.endswith(".sh") else 0o644
 
 
-def tar_of(members: list[tuple[str, bytes]], end: bytes = tar.END) -> bytes:
+def flattened(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The files profile of it: members with plain names, no image layout, no scripts."""
+    document = json.loads(members[0][1])
+    lines = {"format": 1, "bundle": 1, "created_at": 1, "program": 1, "scripts": 1}
+    document = {key: document[key] for key in lines} | {"profile": "files"} | document
+    names: dict[str, str] = {}
+    for snapshot in document["snapshots"]:
+        snapshot["files_path"] = None
+        for key in ("blobs", "archives"):
+            for entry in snapshot[key]:
+                for place in ("file", "tar_gz"):
+                    if place in entry:
+                        entry[place] = names.setdefault(entry[place], f"file-{len(names)}")
+    content = dict(members)
+    first = ("bundle.json", json.dumps(document, indent=2).encode() + b"\n")
+    files = [(new, content[old]) for old, new in names.items()]
+    return with_new_sums([first, ("README.txt", content["README.txt"]), *files])
+
+
+def tar_of(members: list[tuple[str, bytes]], end: bytes = tar.END, folder: str = f"{FOLDER}/") -> bytes:
     parts = []
     for name, data in members:
-        parts += [tar.header(f"{FOLDER}/{name}", len(data), mode_of(name), MTIME), data, tar.padding(len(data))]
+        parts += [tar.header(f"{folder}{name}", len(data), mode_of(name), MTIME), data, tar.padding(len(data))]
     return b"".join([*parts, end])
 
 

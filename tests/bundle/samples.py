@@ -227,13 +227,13 @@ def image_index(
                 "mediaType": MANIFEST,
                 "artifactType": "application/vnd.test.signature",
                 "config": {"mediaType": EMPTY, "digest": digest_of(b"{}"), "size": 2, "data": "e30="},
-                "layers": [{"mediaType": EMPTY, "digest": digest_of(b"{}"), "size": 2}],
+                "layers": [{"mediaType": EMPTY, "digest": digest_of(b"signed"), "size": 6}],
                 "subject": {"mediaType": INDEX, "digest": root.digest, "size": root.size},
             }
         ).encode()
         blobs[store.put(signature)] = BundledBlob(digest_of(signature), len(signature), MANIFEST, "manifest")
         blobs["config"] = BundledBlob(store.put(b"{}"), 2, EMPTY, "config")
-        blobs["layer"] = BundledBlob(store.put(b"{}"), 2, EMPTY, "layer")
+        blobs["layer"] = BundledBlob(store.put(b"signed"), 6, EMPTY, "layer")
     return BundledSnapshot(
         mirror="tool",
         label="Tool image",

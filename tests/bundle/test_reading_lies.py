@@ -71,7 +71,7 @@ LIES = {
         lambda d: d["snapshots"][0]["blobs"][2].__setitem__("media_type", "a/b"), "bundle.json describes otherwise",
     ),
     "a blob elsewhere": (
-        lambda d: d["snapshots"][0]["blobs"][1].__setitem__("file", "blobs/sha256/x"), "file is not where its digest",
+        lambda d: d["snapshots"][0]["blobs"][1].__setitem__("file", "blobs/sha256/x"), "elsewhere than where it",
     ),
     "a path up": (
         lambda d: d["snapshots"][0]["blobs"][1].__setitem__("file", "../x"), "file is '../x', which is not allowed",
