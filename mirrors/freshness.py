@@ -257,7 +257,7 @@ def _reason(facts: Facts, cause: str, now: datetime) -> tuple[str, str]:
     """The bold lead of the row's box, and whose fault it is as a clause without a full stop."""
     if cause == HELD:
         if facts.held:
-            return "Held on purpose.", "it is held, and syncs do not switch it to a newer build"
+            return "Held on purpose.", f"it is held, and {_switchers(facts)} do not switch it to a newer build"
         return "Switched off.", "its syncs are switched off"
     if cause == LATE:
         return "Not tried on our side.", _late(facts, now)
@@ -275,6 +275,10 @@ def _reason(facts: Facts, cause: str, now: datetime) -> tuple[str, str]:
     unheard = wording.joined(_unheard(facts, now))
     but = f", but nothing was heard lately from {unheard}" if unheard else ""
     return "Not every source was heard.", f"our last sync found nothing newer{but}"
+
+
+def _switchers(facts: Facts) -> str:
+    return "imports" if facts.by_courier else "syncs"
 
 
 def _asked(facts: Facts, now: datetime) -> str:
@@ -323,12 +327,13 @@ def _verb(subjects: Sequence[str], one: str, many: str) -> str:
 def _courier(facts: Facts, now: datetime) -> str:
     if facts.last_import_at is None:
         return "no bundle has brought a newer one" if facts.has_data else "no bundle has been imported yet"
-    ago = wording.ago_text(facts.last_import_at, now)
+    imported = f"imported {wording.ago_text(facts.last_import_at, now)}"
+    named = f"{facts.last_bundle}, {imported}" if facts.last_bundle else imported
     if not facts.has_data:
-        return f"the last bundle, imported {ago}, did not carry it"
+        return f"the last bundle, {named}, did not carry it"
     if now - facts.last_import_at > facts.expected_interval:
-        return f"no bundle has come since the one imported {ago}"
-    return f"the last bundle, imported {ago}, brought nothing newer"
+        return f"no bundle has come since {'' if facts.last_bundle else 'the one '}{named}"
+    return f"the last bundle, {named}, brought nothing newer"
 
 
 def _when(facts: Facts, now: datetime, what: str) -> str:
@@ -346,7 +351,7 @@ def _next_step(facts: Facts, state: str, cause: str, now: datetime) -> str:
     if cause == COURIER:
         return "Ask the connected side for a new bundle and import it."
     if facts.held and facts.has_data:
-        return "Release it to let syncs switch it again."
+        return f"Release it to let {_switchers(facts)} switch it again."
     if facts.by_courier:
         at = _next_at(facts)
         if at is None:

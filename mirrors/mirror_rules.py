@@ -97,19 +97,18 @@ def checked_duration(text: str, setting: str) -> timedelta | None:
 
 
 def checked_limits(
-    kind: Kind, due: timedelta | None, stale: timedelta | None, expired: timedelta | None
+    own: Limits, due: timedelta | None, stale: timedelta | None, expired: timedelta | None
 ) -> tuple[timedelta | None, timedelta | None, timedelta | None]:
-    """The limits that differ from the kind's own (None where not), if together they grow."""
-    own = kind.limits
+    """The limits that differ from its `own` (the kind's or the courier's; None where not), if together they grow."""
     limits = Limits(due or own.due, stale or own.stale, expired or own.expired)
     if min(limits.due, limits.stale, limits.expired) < timedelta(minutes=1):
         raise RuleBroken("due", "A limit is at least one minute.")
-    if not limits.due < limits.stale < limits.expired:
+    if limits != own and not limits.due < limits.stale < limits.expired:
         texts = [wording.limit_text(limit) for limit in (limits.due, limits.stale, limits.expired)]
         raise RuleBroken(
             "due",
             f"The limits must grow: due after {texts[0]}, stale after {texts[1]}, expired after {texts[2]} do not. "
-            "Where a field is empty, the kind's own limit counts.",
+            "Where a field is empty, the usual limit counts.",
         )
     return (
         None if limits.due == own.due else limits.due,

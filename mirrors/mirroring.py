@@ -16,11 +16,12 @@ from django.db import IntegrityError, models, transaction
 
 from mirrors import content, logins, record, retention, runs, served_names, wording
 from mirrors import mirror_rules as rules
+from mirrors.freshness import courier_limits
 from mirrors.mirror_rules import RuleBroken, SourceSpec
 from mirrors.models import Bundle, Mirror, Snapshot, Source
 from mirrors.pushing.asking import stop_open_pushes
 from mirrors.schedule import Schedule
-from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, Kind
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, Kind, Limits
 
 
 class MirroringError(Exception):
@@ -358,7 +359,8 @@ def _checked_values(mirror: Mirror, wish: Settings) -> dict[str, Any]:
     values["with_referrers"] = rules.checked_referrers(asked("with_referrers", mirror.with_referrers), kind)
     values["version"] = rules.checked_version(asked("version", mirror.version if same else ""), kind)
     present = {part: _seconds(getattr(mirror, f"{part}_seconds")) for part in ("due", "stale", "expired")}
-    limits = rules.checked_limits(kind, *(asked(part, present[part]) for part in ("due", "stale", "expired")))
+    usual = usual_limits(mirror, kind)
+    limits = rules.checked_limits(usual, *(asked(part, present[part]) for part in ("due", "stale", "expired")))
     for part, limit in zip(("due", "stale", "expired"), limits, strict=True):
         values[f"{part}_seconds"] = None if limit is None else int(limit.total_seconds())
     values["keep"] = rules.checked_keep(asked("keep", mirror.keep), kind)
@@ -366,12 +368,29 @@ def _checked_values(mirror: Mirror, wish: Settings) -> dict[str, Any]:
     return values | served_names.columns(mirror, kind, served_as, _first_source(mirror, wish, kind))
 
 
+def usual_limits(mirror: Mirror | None, kind: Kind) -> Limits:
+    """The limits that count where a mirror has none of its own: the kind's, or the courier's where bundles bring it."""
+    if comes_in_bundles(mirror):
+        return courier_limits(timedelta(days=settings.AIRGAP_COURIER_DAYS))
+    return kind.limits
+
+
+def comes_in_bundles(mirror: Mirror | None) -> bool:
+    """Whether couriers, not sources, bring what this mirror holds. None is a mirror yet to be added."""
+    if settings.AIRGAP_SIDE == "both":
+        return mirror is not None and mirror.pk is not None and not mirror.sources.exists()
+    return bool(settings.AIRGAP_SIDE == "isolated")
+
+
 def _first_source(mirror: Mirror, wish: Settings, kind: Kind) -> str:
     """The reference asked first from now on; "" where there is none."""
     if not isinstance(wish.sources, Keep):
         return next((rules.checked_reference(spec.reference, kind) for spec in wish.sources), "")
     first = mirror.sources.order_by("position").first() if mirror.pk else None
-    return first.reference if first else ""
+    if first is not None:
+        return first.reference
+    # What came in a bundle says where it was fetched on the other side.
+    return mirror.current.source_reference if mirror.current is not None else ""
 
 
 def _seconds(value: int | None) -> timedelta | None:

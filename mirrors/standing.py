@@ -67,6 +67,16 @@ class Standing:
     pushes: tuple[pushing.Standing, ...] = ()
     at_sites: Arrival | None = None
 
+    @property
+    def by_courier(self) -> bool:
+        """Whether bundles, not sources, bring what it holds."""
+        return by_courier(bool(self.sources))
+
+
+def by_courier(has_sources: bool) -> bool:
+    """Whether bundles bring what a mirror holds that has sources, or none."""
+    return bool(settings.AIRGAP_SIDE == "isolated" or (settings.AIRGAP_SIDE == "both" and not has_sources))
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:

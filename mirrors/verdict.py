@@ -45,9 +45,13 @@ EXPECTED_INTERVAL = timedelta(days=7)
 
 
 def courier_limits(expected_interval: timedelta = EXPECTED_INTERVAL) -> Limits:
-    """The isolated side's limits: the courier's interval and a day, twice the interval, 30 days."""
+    """The isolated side's limits: the courier's interval and a day, twice the interval, 30 days.
+
+    Where couriers are so rare that 30 days would pass first, nothing is expired before it is stale.
+    """
     due = expected_interval + timedelta(days=1)
-    return Limits(due=due, stale=max(2 * expected_interval, due), expired=timedelta(days=30))
+    stale = max(2 * expected_interval, due)
+    return Limits(due=due, stale=stale, expired=max(timedelta(days=30), stale))
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Facts:
     snapshot so that syncs do not switch. `schedule_interval`: None for a mirror synced by hand, or where the instance
     sends nothing by itself. `next_sync_at`: the next planned attempt, left standing when it passes until an attempt
     begins. `waiting_since`: when a run was queued that no worker has begun. `next_try_at`: set where a failure chose
-    its own next time (Retry-After). `failures`: attempts that failed since the last success. `last_import_at`: the
-    last bundle imported here. `clock_behind`: from `trusted_now`.
+    its own next time (Retry-After). `failures`: attempts that failed since the last success. `last_import_at`: when
+    the last bundle was imported here, `last_bundle` its name. `clock_behind`: from `trusted_now`.
     """
 
     label: str
@@ -103,6 +107,7 @@ class Facts:
     running: bool = False
     sources: tuple[SourceFacts, ...] = ()
     last_import_at: datetime | None = None
+    last_bundle: str = ""
     clock_behind: bool = False
 
     @property

@@ -103,6 +103,11 @@ def test_a_courier_who_comes_several_times_a_day_is_not_stale_before_he_is_due()
     assert limits.due == limits.stale == 36 * HOUR
 
 
+def test_where_couriers_are_rare_nothing_is_expired_before_it_is_stale() -> None:
+    assert courier_limits(31 * DAY) == Limits(32 * DAY, 62 * DAY, 62 * DAY)
+    assert judge(isolated(31 * DAY, expected_interval=31 * DAY), NOW).state == "fresh"
+
+
 def test_a_mirrors_own_limits_replace_those_of_its_kind_and_of_the_courier() -> None:
     limits = Limits(HOUR, 2 * HOUR, 3 * HOUR)
     for age, state in [(HOUR, "fresh"), (2 * HOUR, "due"), (3 * HOUR, "stale"), (4 * HOUR, "expired")]:
@@ -389,6 +394,12 @@ def test_the_courier_is_to_blame_on_the_isolated_side_whatever_syncs_once_did() 
 def test_a_bundle_that_came_in_time_with_old_data_is_told_apart() -> None:
     verdict = judge(isolated(20 * DAY, last_import_at=NOW - DAY), NOW)
     assert verdict.sentence.endswith("; the last bundle, imported 24 hours ago, brought nothing newer.")
+    named = judge(isolated(20 * DAY, last_import_at=NOW - DAY, last_bundle="20261119-1200-ab12"), NOW)
+    assert named.sentence.endswith(
+        "; the last bundle, 20261119-1200-ab12, imported 24 hours ago, brought nothing newer."
+    )
+    late = judge(isolated(20 * DAY, last_bundle="20261031-1200-ab12"), NOW)
+    assert late.sentence.endswith("; no bundle has come since 20261031-1200-ab12, imported 20 days ago.")
     assert judge(isolated(20 * DAY, last_import_at=None), NOW).sentence.endswith("; no bundle has brought a newer one.")
     assert judge(never(side=ISOLATED), NOW).sentence.endswith("; no bundle has been imported yet.")
 
@@ -396,6 +407,7 @@ def test_a_bundle_that_came_in_time_with_old_data_is_told_apart() -> None:
 def test_the_isolated_side_is_never_told_to_sync() -> None:
     ages = [HOUR, 9 * DAY, 20 * DAY, 40 * DAY]
     verdicts = [judge(isolated(age), NOW) for age in ages] + [judge(never(side=ISOLATED), NOW)]
+    verdicts.append(judge(isolated(9 * DAY, held=True), NOW))
     for verdict in verdicts:
         assert "sync" not in f"{verdict.sentence} {verdict.detail} {verdict.next_step}".lower()
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.conf import settings
 
 from mirrors import mirror_rules as rules
 from mirrors import mirroring, wording
@@ -21,6 +22,11 @@ from mirrors.trivy.vex import is_directory
 
 HERE, FIRST = ".", "-"
 
+# What is asked of a source, and by whom; an isolated instance asks nobody.
+FETCHING = frozenset(
+    {"sources", "schedule", "proxy", "hold_for", "insecure", "ca_pem", "version", "platforms", "with_referrers"}
+    | LOGIN_FIELDS
+)
 FOLDED = frozenset(
     {"proxy", "hold_for", "insecure", "ca_pem", "due", "stale", "expired", "keep", "platforms", "with_referrers"}
     | LOGIN_FIELDS
@@ -134,6 +140,16 @@ class MirrorForm(LoginPart):
         if kind.name not in ("oci", "release"):
             del self.fields["platforms"]
         self.offer_logins(next((spec.login for spec in self.present if spec.login.is_set), NO_LOGIN))
+        # What bundles brought needs no source, here or in a chain of enclaves.
+        self.fields["sources"].required = mirror is None or bool(self.present)
+        if settings.AIRGAP_SIDE == "isolated":
+            for field in FETCHING & self.fields.keys():
+                del self.fields[field]
+
+    @property
+    def fetches(self) -> bool:
+        """Whether the form asks where from and how often."""
+        return "sources" in self.fields
 
     @property
     def advanced_open(self) -> bool:
@@ -175,8 +191,9 @@ class MirrorForm(LoginPart):
             "or manual."
         )
         schedule.widget.attrs["placeholder"] = compact(kind.check_every)
+        usual = mirroring.usual_limits(self.mirror, kind)
         for limit in ("due", "stale", "expired"):
-            self.fields[limit].widget.attrs["placeholder"] = compact(getattr(kind.limits, limit))
+            self.fields[limit].widget.attrs["placeholder"] = compact(getattr(usual, limit))
         self.fields["keep"].widget.attrs["placeholder"] = str(kind.keep)
 
     def _initial(self) -> dict[str, Any]:
@@ -215,14 +232,15 @@ class MirrorForm(LoginPart):
         said = self.cleaned_data
         asked: dict[str, Any] = {
             "label": said["label"] or (self.mirror.name if self.mirror else said["name"]),
-            "sources": self.specs(),
-            "schedule": said["schedule"],
-            "proxy": said["proxy"],
             "keep": said["keep"],
             "due": rules.checked_duration(said["due"], "due"),
             "stale": rules.checked_duration(said["stale"], "stale"),
             "expired": rules.checked_duration(said["expired"], "expired"),
         }
+        if self.fetches:
+            asked |= {"schedule": said["schedule"], "proxy": said["proxy"]}
+        if self.fetches and (self.present or said["sources"].strip()):
+            asked["sources"] = self.specs()
         if self.mirror is None:
             asked["kind"] = self.kind.name
         if said["after"] != HERE:

@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from mirrors import clock, demand, plot, runs, serving, snapshots, standing, tasks
+from mirrors import clock, demand, mirroring, plot, runs, serving, snapshots, standing, tasks
 from mirrors.freshness import BUILT, FAILING
 from mirrors.models import BundleSnapshot, Mirror, Site, SiteHolding, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
@@ -88,6 +88,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "may_operate": user.may_operate,
         "may_administer": user.may_administer,
         "may_sync": user.may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
+        "by_courier": found.by_courier,
     }
 
 
@@ -216,7 +217,7 @@ def mirror_release(request: PageRequest, name: str) -> HttpResponse:
     mirror = get_object_or_404(Mirror, name=name)
     released = snapshots.release(mirror, by=request.user.username, now=timezone.now(), address=address_of(request))
     if released:
-        messages.success(request, f"{mirror.label} is released. Syncs switch it again.")
+        messages.success(request, f"{mirror.label} is released. {_switchers(mirror)} switch it again.")
     else:
         messages.info(request, f"{mirror.label} was not held.")
     return _back(request, mirror)
@@ -258,9 +259,17 @@ def snapshot_roll_back(request: PageRequest, pk: int) -> HttpResponse:
         except SnapshotError as refusal:
             messages.error(request, str(refusal))
         else:
-            messages.success(request, f"{mirror.label} is rolled back and held. Release it when syncs may go on.")
+            messages.success(
+                request,
+                f"{mirror.label} is rolled back and held. {_switchers(mirror)} do not switch it until you release it.",
+            )
         return _back(request, mirror)
-    return render(request, "mirror/roll_back.html", {"snapshot": snapshot, "mirror": mirror, "now": timezone.now()})
+    context = {"snapshot": snapshot, "mirror": mirror, "now": timezone.now()}
+    return render(request, "mirror/roll_back.html", {**context, "by_courier": mirroring.comes_in_bundles(mirror)})
+
+
+def _switchers(mirror: Mirror) -> str:
+    return "Imports" if mirroring.comes_in_bundles(mirror) else "Syncs"
 
 
 def _back(request: PageRequest, mirror: Mirror) -> HttpResponse:

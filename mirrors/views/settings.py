@@ -120,6 +120,7 @@ def _form_page(request: HttpRequest, form: MirrorForm, kind: Kind, mirror: Mirro
         "mirror": mirror,
         "subject": wording.with_article(mirror.label, start=True) if mirror else "",
         "sources": list(mirror.sources.order_by("position")) if mirror else [],
+        "comes_in_bundles": mirroring.comes_in_bundles(mirror),
         "rhythm": rhythm(mirror) if mirror else "",
         "own_rhythm": wording.every_text(kind.check_every),
         "now": timezone.now(),
