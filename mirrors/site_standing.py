@@ -115,8 +115,9 @@ def standings(sites: Sequence[Site], reading: Reading) -> list[SiteStanding]:
     counts = Transfer.objects.open().filter(site__in=sites).order_by().values("site_id").annotate(count=Count("pk"))
     opened = {row["site_id"]: row["count"] for row in counts}
     mirrors = list(Mirror.objects.select_related("current").order_by("position", "name"))
+    judge = _Judge(reading)
     return [
-        _standing(site, holdings.get(site.pk, []), mirrors, last.get(site.pk), opened.get(site.pk, 0), reading)
+        _standing(site, holdings.get(site.pk, []), mirrors, last.get(site.pk), opened.get(site.pk, 0), judge)
         for site in sites
     ]
 
@@ -127,7 +128,7 @@ def _standing(
     mirrors: Sequence[Mirror],
     last: Transfer | None,
     opened: int,
-    reading: Reading,
+    judge: "_Judge",
 ) -> SiteStanding:
     known = {each.mirror_name: each for each in holdings if not each.is_assumed}
     assumed = {each.mirror_name: each for each in holdings if each.is_assumed}
@@ -149,14 +150,14 @@ def _standing(
                 mirror_name=name,
                 label=labels.get(name) or (told.label if told is not None else name),
                 holding=holding,
-                verdict=judged(site, holding, reading) if holding is not None else None,
+                verdict=judge(site, holding) if holding is not None else None,
                 is_current=_is_current(holding, current.get(name)),
                 on_the_way=on_the_way,
             )
         )
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     look = max((verdict.look for verdict in verdicts), key=lambda each: each.rank, default=freshness.LOOKS[NEVER])
-    return SiteStanding(site, tuple(rows), look, last, opened, reading.now)
+    return SiteStanding(site, tuple(rows), look, last, opened, judge.reading.now)
 
 
 def _is_current(holding: SiteHolding | None, current: Snapshot | None) -> bool | None:
@@ -165,22 +166,31 @@ def _is_current(holding: SiteHolding | None, current: Snapshot | None) -> bool |
     return holds(holding, current)
 
 
-def judged(site: Site, holding: SiteHolding, reading: Reading) -> Verdict:
-    """The verdict as the isolated side gives it: by the courier's rhythm."""
-    facts = Facts(
-        label=holding.label,
-        kind=KINDS[holding.kind],
-        side=ISOLATED,
-        has_sources=False,
-        expected_interval=courier_interval(site),
-        has_data=True,
-        updated_at=holding.updated_at,
-        next_update=holding.next_update,
-        confirmed_at=holding.confirmed_at,
-        last_import_at=holding.since,
-        clock_behind=reading.behind,
-    )
-    return freshness.judge(facts, reading.now)
+class _Judge:
+    """Gives verdicts as the isolated side gives them, by the courier's rhythm. Most sites hold the same: asked once."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self._given: dict[tuple[object, ...], Verdict] = {}
+
+    def __call__(self, site: Site, holding: SiteHolding) -> Verdict:
+        interval = courier_interval(site)
+        key = (holding.kind, holding.label, holding.updated_at, holding.confirmed_at, holding.next_update, interval)
+        if key not in self._given:
+            facts = Facts(
+                label=holding.label,
+                kind=KINDS[holding.kind],
+                side=ISOLATED,
+                has_sources=False,
+                expected_interval=interval,
+                has_data=True,
+                updated_at=holding.updated_at,
+                next_update=holding.next_update,
+                confirmed_at=holding.confirmed_at,
+                clock_behind=self.reading.behind,
+            )
+            self._given[key] = freshness.judge(facts, self.reading.now)
+        return self._given[key]
 
 
 def worst_first(found: Iterable[SiteStanding]) -> list[SiteStanding]:

@@ -1,5 +1,7 @@
 """The dashboard: a sentence, a row a database, and what moves. One view for the page and its live parts."""
 
+from typing import TypedDict
+
 from django.conf import settings
 from django.db.models import Count, Sum
 from django.http import HttpResponse
@@ -28,12 +30,14 @@ def dashboard(request: PageRequest) -> HttpResponse:
         return row(request, name) if request.htmx else redirect("mirrors:dashboard")
     reading = clock.trusted_now()
     overview = standing.overview(reading)
+    over_there = _over_there(reading)
+    rows = len(overview.standings) + over_there["site_count"]
     return live_page(
         request,
         "dashboard/dashboard.html",
         "dashboard/_board.html",
-        {**_context(request, overview), **_over_there(reading)},
-        every=LOOK_AGAIN_SECONDS if len(overview.standings) <= LONG else LOOK_AGAIN_SECONDS_WHEN_LONG,
+        {**_context(request, overview), **over_there},
+        every=LOOK_AGAIN_SECONDS if rows <= LONG else LOOK_AGAIN_SECONDS_WHEN_LONG,
     )
 
 
@@ -69,13 +73,22 @@ def _context(request: PageRequest, overview: standing.Overview) -> dict[str, obj
     }
 
 
-def _over_there(reading: clock.Reading) -> dict[str, object]:
+class OverThere(TypedDict):
+    """What the board shows of sites."""
+
+    sites: list[site_standing.SiteStanding]
+    site_count: int
+    more_sites: int
+
+
+def _over_there(reading: clock.Reading) -> OverThere:
     """How old it is at each site, the worst first."""
     found = list(Site.objects.in_order())
     if not found:
-        return {"sites": (), "more_sites": 0}
+        return {"sites": [], "site_count": 0, "more_sites": 0}
     standings = site_standing.worst_first(site_standing.standings(found, reading))
-    return {"sites": standings[:SITES_SHOWN], "more_sites": max(0, len(standings) - SITES_SHOWN)}
+    more = max(0, len(standings) - SITES_SHOWN)
+    return {"sites": standings[:SITES_SHOWN], "site_count": len(standings), "more_sites": more}
 
 
 def _holders(overview: standing.Overview) -> list[dict[str, object]]:
