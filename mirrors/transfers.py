@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from mirrors import exporting, record, wording
 from mirrors.blobs import BlobStore
@@ -135,17 +135,20 @@ def prepare(
         )
         record.write(by, "transfer prepared", site.name, _named(bundle, reference), address, at=now)
 
-    bundle = exporting.create_bundle(
-        snapshots,
-        profile=profile,
-        now=now,
-        by=by,
-        address=address,
-        store=store,
-        reuse=reuse,
-        crossing=crossing,
-        on_created=write_row,
-    )
+    try:
+        bundle = exporting.create_bundle(
+            snapshots,
+            profile=profile,
+            now=now,
+            by=by,
+            address=address,
+            store=store,
+            reuse=reuse,
+            crossing=crossing,
+            on_created=write_row,
+        )
+    except IntegrityError:
+        raise TransferError(f"{site.label} was removed meanwhile. Choose another site, or none.") from None
     return Transfer.objects.select_related("site", "bundle").get(bundle=bundle)
 
 

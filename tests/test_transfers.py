@@ -486,3 +486,18 @@ def test_the_number_of_queries_does_not_grow_with_sites(held, store, now, django
 def test_nothing_here_means_nothing_to_send(nord, data_dir, now):
     with pytest.raises(ExportError, match="nothing to export yet"):
         transfers.missing(nord)
+
+
+def test_what_is_assumed_is_marked_where_it_stands_beside_what_is_known(aurora, held, store, now):
+    transfers.mark_carried(send(aurora, now, store).pk, **WHO, now=now)
+    assert standing_of(aurora, now).ages == "Vulnerability DB 5 h, Java DB 12 h, VEX Hub 29 h"
+    transfers.mark_received(send(aurora, now + HOUR, store, "trivy-db").pk, **WHO, now=now + HOUR)
+    assert standing_of(aurora, now).ages == "Vulnerability DB 5 h, Java DB 12 h (assumed), VEX Hub 29 h (assumed)"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_site_that_is_removed_meanwhile_gets_nothing(nord, held, store, now):
+    Site.objects.filter(pk=nord.pk).delete()
+    with pytest.raises(TransferError, match="removed meanwhile"):
+        send(nord, now, store)
+    assert not Bundle.objects.exists()
