@@ -57,6 +57,8 @@ AIRGAP_CONSUMERS_WRITE_SECONDS = 5.0
 AIRGAP_TAKEN_LOG = Path(environment.text("AIRGAP_TAKEN_LOG")) if environment.text("AIRGAP_TAKEN_LOG") else None
 
 SECRET_KEY = environment.text("AIRGAP_SECRET_KEY") or environment.kept_secret(AIRGAP_DATA_DIR / "secret-key")
+# Where an ssh-agent listens that holds the key bundles are signed with, if it is not kept here.
+AIRGAP_SSH_AUTH_SOCK = environment.file("AIRGAP_SSH_AUTH_SOCK")
 AIRGAP_CREDENTIALS_KEY_FILE = AIRGAP_DATA_DIR / "credentials-key"
 DEBUG = False
 # The Host header is checked against what this instance is called, where it was told; loopback always answers.

@@ -23,8 +23,9 @@ class Bundle(models.Model):
     """One transfer file, composed from `recipe` while it is sent.
 
     `profile`: `full` has install.sh and push.sh, `data` leaves them out, `cache` is one tar.gz that unpacks to a
-    ready Trivy cache and is made by a worker. preparing -> ready | failed; ready -> damaged when a member no longer
-    is what the recipe says. `sha256` is of the whole file, empty until a worker has computed it. After
+    ready Trivy cache and is made by a worker. preparing -> ready | failed; unsigned -> ready when its signature was
+    brought; ready -> damaged when a member no longer is what the recipe says. `sha256` is of the whole file, empty
+    until a worker has computed it. `signer` is the fingerprint of the key that signs it, "" for none. After
     `expired_at` only this row is left.
     """
 
@@ -35,6 +36,7 @@ class Bundle(models.Model):
 
     class State(models.TextChoices):
         PREPARING = "preparing", "Preparing"
+        UNSIGNED = "unsigned", "Waits for its signature"
         READY = "ready", "Ready"
         FAILED = "failed", "Failed"
         DAMAGED = "damaged", "Damaged"
@@ -48,6 +50,7 @@ class Bundle(models.Model):
     size_bytes = models.PositiveBigIntegerField(default=0)
     etag = models.CharField(max_length=80, blank=True)
     sha256 = models.CharField(max_length=64, blank=True)
+    signer = models.CharField(max_length=60, blank=True)
     work_started_at = models.DateTimeField(null=True, blank=True)
     bytes_done = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()

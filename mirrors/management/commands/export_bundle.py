@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import exporting, sites, transfers, wording
+from mirrors import bundle_signing, exporting, sites, transfers, wording
+from mirrors.bundle.compose import SUMS
+from mirrors.bundle_signing import NotTaken
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
 from mirrors.management.terminal import ended_by_sigterm, redrawn
@@ -20,12 +24,14 @@ from mirrors.models import Bundle, Snapshot
 from mirrors.sites import SiteError, UnknownSite
 from mirrors.transfers import NothingMissing, TransferError
 
+# Somebody may have to type a passphrase, or look for a token.
+SIGNING_PATIENCE = 600
 PROFILES = {"full": "with install.sh and push.sh", "data": "no scripts", "cache": "a tar.gz of a Trivy cache directory"}
 
 
 class Command(PlainCommand):
     help = "Make a bundle of what is current (of everything, or of the mirrors named) and write it to a file."
-    expected = (ExportError, SiteError, TransferError)
+    expected = (ExportError, NotTaken, SiteError, TransferError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_names(parser, "mirrors to put in; all that hold something if none is named")
@@ -40,6 +46,13 @@ class Command(PlainCommand):
             "--assume-carried", action="store_true", help="with --missing: what was carried there counts as held"
         )
         parser.add_argument("--reference", default="", metavar="TEXT", help="with --site: a form number, a media label")
+        signing = parser.add_mutually_exclusive_group()
+        signing.add_argument(
+            "--sign-with",
+            metavar="CMD",
+            help="for a key that is kept outside: a command that reads SHA256SUMS and writes its signature",
+        )
+        signing.add_argument("--unsigned", action="store_true", help="leave out the signature of a key kept outside")
         parser.add_argument("--json", action="store_true", help="print one list of objects on standard output")
 
     def run(self, *, names: list[str], output: str, profile: str, json: bool, **options: Any) -> int:
@@ -57,6 +70,8 @@ class Command(PlainCommand):
                     self.print_json([])
                 return 0
             try:
+                if bundle.state == Bundle.State.UNSIGNED:
+                    self.settle(bundle, options["sign_with"], unsigned=options["unsigned"])
                 file = self.write(bundle, output)
             except BaseException:
                 # Nobody has it, so it need not hold its snapshots for a month.
@@ -90,6 +105,19 @@ class Command(PlainCommand):
         about: dict[str, Any] = {"profile": profile, "reference": options["reference"], "by": by, "now": now}
         return transfers.prepare(site, lacks.send, left_out=lacks.left_out, **about).bundle
 
+    def settle(self, bundle: Bundle, sign_with: str | None, *, unsigned: bool) -> None:
+        """What a bundle waits for whose key is kept outside."""
+        if unsigned:
+            bundle_signing.send_unsigned(bundle, by=self.who(), now=timezone.now())
+        elif sign_with:
+            signature = signed_by_command(sign_with, bundle_signing.document(bundle, SUMS) or b"")
+            bundle_signing.attach(bundle, signature, by=self.who(), now=timezone.now())
+        else:
+            raise ExportError(
+                f"The key {bundle.signer} is kept outside, so that somebody has to sign. Give --sign-with "
+                "'ssh-keygen -Y sign -f KEY -n airgap-bundle', or --unsigned, or make the bundle on the Bundles page."
+            )
+
     def write(self, bundle: Bundle, output: str) -> str:
         """Prepare what has to be, then write; returns the file's path."""
         if bundle.profile == Bundle.Profile.CACHE:
@@ -119,6 +147,21 @@ def check_site_options(options: dict[str, Any]) -> None:
         raise Problem("--missing and --reference are about a site: name it with --site.", WRONG_USAGE)
     if options["assume_carried"] and not options["missing"]:
         raise Problem("--assume-carried goes with --missing.", WRONG_USAGE)
+
+
+def signed_by_command(command: str, sums: bytes) -> bytes:
+    """What the command wrote when it was given SHA256SUMS on standard input. Raises Problem."""
+    try:
+        done = subprocess.run(shlex.split(command), input=sums, stdout=subprocess.PIPE, timeout=SIGNING_PATIENCE)
+    except ValueError:
+        raise Problem("The command of --sign-with cannot be read: a quote is not closed.", WRONG_USAGE) from None
+    except subprocess.TimeoutExpired:
+        raise Problem(f"The command of --sign-with took longer than {SIGNING_PATIENCE} s.") from None
+    except OSError as error:
+        raise Problem(f"The command of --sign-with cannot be run: {error.strerror}.") from None
+    if done.returncode:
+        raise Problem(f"The command of --sign-with ended with status {done.returncode}; nothing was signed.")
+    return done.stdout
 
 
 @contextmanager
@@ -160,6 +203,7 @@ def as_json(bundle: Bundle, file: str) -> dict[str, Any]:
         "file": file,
         "size": bundle.size_bytes,
         "sha256": f"sha256:{bundle.sha256}",
+        "signed_by": bundle.signer or None,
         "snapshots": [
             {
                 "mirror": row.mirror_name,
