@@ -50,9 +50,9 @@ def compose(
 ) -> Recipe:
     """The recipe of a bundle of `snapshots`, one of each mirror; renders its documents into `store`.
 
-    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. A signature that
-    is brought afterwards is put in by `with_signature`. Raises BundleError when a blob is missing or has another size
-    than its snapshot says, StoreError when the store cannot take the documents, and whatever `signer` raises.
+    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. A signature
+    that is brought afterwards is put in by `with_signature`. Raises BundleError when a blob is missing or has another
+    size than its snapshot says, StoreError when the store cannot take the documents, and whatever `signer` raises.
     """
     if not snapshots:
         raise BundleError("A bundle needs at least one database. Sync one first.")
