@@ -163,7 +163,8 @@ SECURE_HSTS_SECONDS = 86400 * environment.number("AIRGAP_HSTS_DAYS", 180) if SES
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-# No page takes a file. By default a stranger's would be written to /tmp, however large, before anybody looks at it.
+# No page takes a file, but for small ones that a view asks for by itself (mirrors/views/small_files.py). By default a
+# stranger's would be written to /tmp, however large, before anybody looks at it.
 FILE_UPLOAD_HANDLERS: list[str] = []
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -4,6 +4,7 @@ from django.urls import path, re_path
 
 from mirrors.views import (
     account,
+    bundle_signature,
     bundles,
     consumers,
     dashboard,
@@ -13,6 +14,7 @@ from mirrors.views import (
     files,
     health,
     history,
+    keys,
     mirror,
     people,
     push_rules,
@@ -52,6 +54,13 @@ urlpatterns = [
     path("bundles/<slug:pk>/", bundles.bundle_detail, name="bundle-detail"),
     path("bundles/<slug:pk>/download", bundles.bundle_download, name="bundle-download"),
     path("bundles/<slug:pk>/delete", bundles.bundle_delete, name="bundle-delete"),
+    path("bundles/<slug:pk>/sign", bundle_signature.bundle_sign, name="bundle-sign"),
+    path("bundles/<slug:pk>/unsigned", bundle_signature.bundle_unsigned, name="bundle-unsigned"),
+    re_path(
+        r"^bundles/(?P<pk>[-\w]+)/(?P<name>SHA256SUMS|SHA256SUMS\.sig|allowed_signers)\Z",
+        bundle_signature.bundle_document,
+        name="bundle-document",
+    ),
     # Sites
     path("sites/", sites.sites, name="sites"),
     path("sites.csv", sites.sites_csv, name="sites-csv"),
@@ -85,6 +94,13 @@ urlpatterns = [
     path("settings/access/switch", readers.access_switch, name="access-switch"),
     path("settings/access/tokens/new", readers.token_create, name="token-create"),
     path("settings/access/tokens/<slug:name>/revoke", readers.token_revoke, name="token-revoke"),
+    path("settings/keys/", keys.keys_page, name="keys"),
+    path("settings/keys/make", keys.key_make, name="key-make"),
+    path("settings/keys/rotate", keys.key_rotate, name="key-rotate"),
+    path("settings/keys/elsewhere", keys.key_elsewhere, name="key-elsewhere"),
+    path("settings/keys/trust", keys.key_trust, name="key-trust"),
+    path("settings/keys/trusted/<slug:name>/revoke", keys.key_revoke, name="key-revoke"),
+    path("settings/keys/file/<str:name>", keys.key_file, name="key-file"),
     path("settings/destinations/", destinations.destinations, name="destinations"),
     path("settings/destinations/new", destinations.destination_create, name="destination-create"),
     path("settings/destinations/<slug:name>/", destinations.destination_detail, name="destination-detail"),
