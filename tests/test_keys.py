@@ -227,6 +227,7 @@ class TestWhatArrives:
     @pytest.mark.parametrize(
         "signature",
         [b"", b"x", b"\xff" * 20_000, sign(b"other", OTHER), sign(SUMS, OTHER, "file"), sign(SUMS, OTHER)[:-1]],
+        ids=["nothing", "a letter", "too long", "of other bytes", "for something else", "cut off"],
     )
     def test_a_wrong_signature_is_never_allowed(self, now, signature):
         trust(now=now)

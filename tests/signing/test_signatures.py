@@ -201,6 +201,7 @@ def test_what_a_browser_or_mail_did_to_it_is_undone(change):
 @pytest.mark.parametrize(
     "text",
     [b"", b"x", b"x" * 20_000, sign(SUMS, KEY)[:-3], b"x" + sign(SUMS, KEY), sign(SUMS, KEY).replace(b"U", b"?")],
+    ids=["nothing", "a letter", "too long", "cut off", "preceded", "other letters"],
 )
 def test_what_is_no_signature_is_not_tidied(text):
     with pytest.raises(MalformedSignature):

@@ -122,6 +122,7 @@ def test_a_signature_is_taken(as_operator, waiting, signature, how):
         ({"text": "ü" * 100}, "This is no signature of OpenSSH"),
         ({"text": "x" * 20_000}, "at most 16384 characters"),
     ],
+    ids=["nothing", "no signature", "of other bytes", "umlauts", "long"],
 )
 def test_another_is_refused_with_the_reason(as_operator, waiting, sent, sentence):
     answer = as_operator.post(f"/bundles/{waiting.pk}/sign", sent)

@@ -168,6 +168,7 @@ def test_a_key_comes_as_a_file(as_administrator):
         ({"name": "outside", "text": "KEY", "file": b"x"}, "not both"),
         ({"text": "KEY"}, "This field is required"),
     ],
+    ids=["nothing", "name", "no key", "NUL", "private", "long", "long file", "empty file", "both", "no name"],
 )
 def test_what_is_wrong_with_it_is_said_in_the_form(as_administrator, sent, sentence):
     sent = {name: OTHER.public_line() if value == "KEY" else value for name, value in sent.items()}
