@@ -87,6 +87,7 @@ OTHER = Key.generate()
         (string(b"\x0e" + string(OTHER.signed(b"x"))), "its signature is not one of"),
         (string(b"\x0e" + string(OTHER.signed(b"x")) + b"x"), "something follows its end"),
     ],
+    ids=["refused", "nothing", "half a length", "empty", "endless", "cut off", "of another key", "trailing"],
 )
 def test_a_strange_answer_is_refused(tmp_path, answer, sentence):
     with answering(tmp_path, answer) as path, pytest.raises(AgentError) as caught:
