@@ -12,6 +12,16 @@ from mirrors.signing.keys import LONGEST_LINE
 _PLAIN = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
 
+class _Text(forms.CharField):
+    """One of two fields that hold the same: neither is called optional."""
+
+    is_one_of = True
+
+
+class _File(forms.FileField):
+    is_one_of = True
+
+
 class _Pasted(forms.Form):
     """`text` or `file`, one of them; `given` is what it held."""
 
@@ -33,14 +43,14 @@ class _Pasted(forms.Form):
 
 
 class _KeyForm(_Pasted):
-    text = forms.CharField(
+    text = _Text(
         label="Public key",
         required=False,
         max_length=2 * LONGEST_LINE,
         widget=forms.Textarea(attrs={**_PLAIN, "rows": 4, "class": "mono", "placeholder": "ssh-ed25519 AAAA… name"}),
         help_text="One line, as in a .pub file, or the allowed-signers line that the other side shows.",
     )
-    file = forms.FileField(label="Or its file", required=False, widget=forms.FileInput)
+    file = _File(label="Or its file", required=False, widget=forms.FileInput)
 
 
 class TrustForm(_KeyForm):
@@ -72,7 +82,7 @@ class ElsewhereForm(_KeyForm):
 class SignatureForm(_Pasted):
     longest = 2 * LONGEST
     wanted = "Paste the signature, or choose the file SHA256SUMS.sig."
-    text = forms.CharField(
+    text = _Text(
         label="Signature",
         required=False,
         max_length=2 * LONGEST,
@@ -80,4 +90,4 @@ class SignatureForm(_Pasted):
             attrs={**_PLAIN, "rows": 7, "class": "mono", "placeholder": "-----BEGIN SSH SIGNATURE-----"}
         ),
     )
-    file = forms.FileField(label="Or the file SHA256SUMS.sig", required=False, widget=forms.FileInput)
+    file = _File(label="Or the file SHA256SUMS.sig", required=False, widget=forms.FileInput)
