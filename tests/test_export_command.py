@@ -77,6 +77,9 @@ def test_it_prints_one_list_of_objects(held, tmp_path):
                 "size": held[1].size_bytes,
             }
         ],
+        "site": None,
+        "transfer": None,
+        "left_out": [],
     }
 
 
