@@ -7,24 +7,24 @@ leaves its snapshots and blobs alone. Its order of locks is retention's.
 import hashlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from mirrors import cache_archive, content, keys, record, retention, wording, work_here
+from mirrors import cache_archive, content, preparing, record, retention, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
-from mirrors.keys import KeysError
-from mirrors.models import Bundle, BundleBlob, BundleSnapshot, Export, Mirror, Snapshot, Transfer
+from mirrors.bundle.files import files_folder_name
+from mirrors.models import Bundle, BundleBlob, BundlePart, BundleSnapshot, Export, Mirror, Snapshot, Transfer
+from mirrors.preparing import ClaimLost, Work
 from mirrors.stopping import Stopped, StopSignal
 from mirrors.trivy.cache import CacheError
 from mirrors.trivy.vex import is_directory
@@ -32,9 +32,10 @@ from mirrors.trivy.vex import is_directory
 logger = logging.getLogger(__name__)
 
 Profile, State = Bundle.Profile, Bundle.State
+# Their content has to be read before they are what they will be, so they are not made while a person waits.
+BY_A_WORKER = (Profile.CACHE, Profile.FILES)
 
-# A worker that prepares a bundle says so this often, and is taken for dead after this long a silence.
-BEAT_SECONDS = 2.0
+# A worker that prepares a bundle is taken for dead after this long a silence.
 SILENT_AFTER = timedelta(seconds=90)
 # A second click within this time gets the bundle of the first.
 SAME_WITHIN = timedelta(minutes=5)
@@ -44,8 +45,10 @@ class ExportError(Exception):
     """A bundle cannot be made or sent; the sentence says why and what to do."""
 
 
-class _ClaimLost(Exception):
-    """Somebody else prepares this bundle now, or it is gone."""
+class Output(Protocol):
+    """Where a bundle is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 class File(Protocol):
@@ -163,9 +166,9 @@ def create_bundle(
     1. Hold the store, so that nothing is pruned meanwhile. 2. Render the small documents. 3. In one transaction: look
     again whether the snapshots exist, and write the rows that protect them.
 
-    A cache archive is left `preparing` for a worker, and a bundle whose key is kept outside waits, `unsigned`. With
-    `reuse`, a bundle of the same that this person just made is returned instead. `crossing` says for which site it is;
-    `on_created` is called in the transaction. Raises ExportError.
+    A cache archive and single files are left `preparing` for a worker. With `reuse`, a bundle of the same that this
+    person just made is returned instead. `crossing` says for which site it is; `on_created` is called in the
+    transaction. Raises ExportError.
     """
     store = store or content.store()
     site = crossing.site if crossing is not None else None
@@ -209,23 +212,25 @@ def _settle(
     bundle: Bundle, described: list[BundledSnapshot], store: BlobStore, crossing: Crossing | None
 ) -> Recipe | None:
     """Decide name, size and state; render what a composed bundle needs."""
-    if bundle.profile == Profile.CACHE:
+    if bundle.profile in BY_A_WORKER:
         for snapshot in described:
             _require_present(snapshot, store)
         bundle.state = State.PREPARING
         bundle.filename = f"airgap-cache-{bundle.created_at:%Y%m%dT%H%M%SZ}-{bundle.id}.tar.gz"
+        if bundle.profile == Profile.FILES:
+            bundle.filename = f"{files_folder_name(bundle.id, bundle.created_at)}.tar"
+            bundle.recipe = preparing.noted(crossing)
         # What it will be is known when it is made; until then about what is in it, packed once already.
         bundle.size_bytes = sum(snapshot.size for snapshot in described)
         return None
     scripts = bundle.profile == Profile.FULL
     try:
         about = (bundle.id, bundle.created_at, settings.VERSION)
-        signer = keys.signer()
-        recipe = compose(*about, described, store, scripts=scripts, crossing=crossing, signer=signer)
-    except (BundleError, StoreError, KeysError) as error:
+        recipe = compose(*about, described, store, scripts=scripts, crossing=crossing)
+    except (BundleError, StoreError) as error:
         raise ExportError(str(error)) from error
     composition = Composition(recipe, store)
-    bundle.state, bundle.signer = State.READY if signer.sign else State.UNSIGNED, signer.fingerprint
+    bundle.state = State.READY
     bundle.filename, bundle.size_bytes, bundle.etag = composition.filename, composition.size, composition.etag
     bundle.recipe = recipe.as_dict()
     return recipe
@@ -267,7 +272,7 @@ def _just_made(snapshots: Sequence[Snapshot], profile: str, site: str | None, by
         profile=profile,
         created_by_name=by[:150],
         created_at__gt=now - SAME_WITHIN,
-        state__in=[State.READY, State.UNSIGNED, State.PREPARING],
+        state__in=[State.READY, State.PREPARING],
     )
     if site is None:
         recent = recent.filter(transfer=None)
@@ -307,8 +312,6 @@ def file_of(bundle: Bundle, store: BlobStore | None = None) -> File:
         raise ExportError(f"{bundle.filename} is no longer kept. Make a new bundle of what is current.")
     if bundle.state == State.PREPARING:
         raise ExportError(f"{bundle.filename} is still being prepared. Its page says how far it is.")
-    if bundle.state == State.UNSIGNED:
-        raise ExportError(f"{bundle.filename} waits for its signature. Its page takes it.")
     if bundle.state != State.READY:
         raise ExportError(f"{bundle.filename} cannot be sent. {bundle.problem}")
     try:
@@ -352,7 +355,7 @@ def record_export(bundle_id: str, *, by: str, now: datetime, address: str = "") 
 
 def write_to(
     bundle: Bundle,
-    output: BinaryIO,
+    output: Output,
     *,
     progress: Callable[[int], object] = lambda size: None,
     store: BlobStore | None = None,
@@ -378,8 +381,10 @@ def write_to(
 
 
 def waiting() -> QuerySet[Bundle]:
-    """Bundles whose file, or the sum of it, a worker has still to make."""
-    return Bundle.objects.kept().filter(sha256="", state__in=[State.PREPARING, State.READY])
+    """Bundles whose file, or the sum of it or of its volumes, a worker has still to make."""
+    unsummed = BundlePart.objects.filter(bundle=OuterRef("pk"), kind=BundlePart.Kind.VOLUME, sha256="")
+    kept = Bundle.objects.kept().filter(state__in=[State.PREPARING, State.READY])
+    return kept.filter(Q(sha256="") | Exists(unsummed))
 
 
 def unprepared(now: datetime, store: BlobStore | None = None) -> list[str]:
@@ -406,30 +411,34 @@ def _looks_whole(bundle: Bundle, store: BlobStore) -> bool:
 
 
 def prepare(bundle_id: str, *, store: BlobStore | None = None, stop: StopSignal | None = None) -> bool:
-    """What a worker does for a bundle: the whole file's SHA-256, and before it, for a cache archive, the file itself.
+    """What a worker does for a bundle: SHA-256 of the file and of its volumes, and before it, for a cache archive or
+    single files, what is to be sent.
 
     False when there is nothing to do or somebody else does it. However it ends, the bundle's row says so.
     """
     store, stop = store or content.store(), stop or StopSignal()
-    work = _Work.claim(bundle_id, timezone.now(), stop)
-    if work is None:
+    now = timezone.now()
+    wanted = _idle(waiting() | _composed_damaged(), now)
+    found = Bundle.objects.filter(pk__in=wanted.filter(pk=bundle_id).values("pk"))
+    if not _idle(found, now).update(work_started_at=now, bytes_done=0):
         return False
+    work = Work(bundle_id, now, stop)
     try:
         with work_here.entered(stop):
             _prepare(Bundle.objects.get(pk=bundle_id), work, store)
-    except _ClaimLost:
+    except ClaimLost:
         logger.info("Bundle %s is prepared by somebody else, or gone", bundle_id)
         return False
     return True
 
 
-def _prepare(bundle: Bundle, work: "_Work", store: BlobStore) -> None:
+def _prepare(bundle: Bundle, work: Work, store: BlobStore) -> None:
     try:
-        if bundle.profile == Profile.CACHE:
-            _prepare_archive(bundle, work, store)
+        if bundle.state == State.PREPARING:
+            make = preparing.pack_archive if bundle.profile == Profile.CACHE else preparing.settle_files
+            make(bundle, describe([row.snapshot for row in bundle.contents.all() if row.snapshot]), work, store)
         else:
-            sha256 = Composition(Recipe.from_dict(bundle.recipe), store).sha256(work.progress, work.stop)
-            work.finish(sha256=sha256, bytes_done=bundle.size_bytes, state=State.READY, problem="")
+            preparing.sum_up(bundle, work, store)
     except Stopped:
         work.finish()
     except (BundleError, CacheError, StoreError, ExportError, retention.NoRoomError) as error:
@@ -445,56 +454,3 @@ def _set_aside_damaged(bundle: Bundle, store: BlobStore) -> None:
         for digest in Recipe.from_dict(bundle.recipe).digests:
             if store.verify(digest) == "damaged":
                 store.quarantine(digest)
-
-
-def _prepare_archive(bundle: Bundle, work: "_Work", store: BlobStore) -> None:
-    snapshots = [row.snapshot for row in bundle.contents.select_related("snapshot__mirror") if row.snapshot]
-    described = describe(snapshots)
-    retention.require_room(bundle.size_bytes, store=store)
-    with store.in_use():
-        placed = cache_archive.place_all(described)
-        digest, size = cache_archive.write(placed, store, bundle.created_at, progress=work.progress, stop=work.stop)
-        sha256 = digest.removeprefix("sha256:")
-        with transaction.atomic():
-            retention.lock_references()
-            work.finish(
-                state=State.READY,
-                recipe={"blob": digest},
-                size_bytes=size,
-                bytes_done=size,
-                etag=f'"{sha256}"',
-                sha256=sha256,
-            )
-            BundleBlob.objects.get_or_create(bundle=bundle, digest=digest)
-
-
-class _Work:
-    """A claim on preparing one bundle: `work_started_at`, moved on by every sign of life. Found moved, it is lost."""
-
-    def __init__(self, bundle_id: str, moment: datetime, stop: StopSignal) -> None:
-        self.bundle_id, self.moment, self.stop = bundle_id, moment, stop
-        self.done = 0
-        self._beaten = time.monotonic()
-
-    @classmethod
-    def claim(cls, bundle_id: str, now: datetime, stop: StopSignal) -> "_Work | None":
-        wanted = _idle(waiting() | _composed_damaged(), now)
-        found = Bundle.objects.filter(pk__in=wanted.filter(pk=bundle_id).values("pk"))
-        taken = _idle(found, now).update(work_started_at=now, bytes_done=0)
-        return cls(bundle_id, now, stop) if taken else None
-
-    def progress(self, size: int) -> None:
-        self.done += size
-        if time.monotonic() - self._beaten >= BEAT_SECONDS:
-            self._beaten = time.monotonic()
-            now = timezone.now()
-            self._update(work_started_at=now, bytes_done=self.done)
-            self.moment = now
-
-    def finish(self, **values: object) -> None:
-        """Write the outcome and let go, if the claim is still ours."""
-        self._update(work_started_at=None, **values)
-
-    def _update(self, **values: object) -> None:
-        if not Bundle.objects.kept().filter(pk=self.bundle_id, work_started_at=self.moment).update(**values):
-            raise _ClaimLost

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from mirrors import cache_archive, exporting, retention
+from mirrors import cache_archive, exporting, preparing, retention
 from mirrors.blobs import writing
 from mirrors.exporting import ExportError
 from mirrors.models import AuditEntry, Bundle, BundleBlob, Source
@@ -196,7 +196,6 @@ def test_creating_and_deleting_are_on_record(everything, store, now):
     assert bundle.contents.count() == 1
     assert not BundleBlob.objects.filter(bundle=bundle).exists()
     assert list(AuditEntry.objects.order_by("pk").values_list("actor", "action", "address")) == [
-        ("system", "signing key made", ""),
         ("otto", "bundle created", "10.0.0.7"),
         ("ada", "bundle deleted", ""),
     ]
@@ -227,12 +226,12 @@ def test_two_workers_do_not_prepare_the_same_bundle(everything, store, now):
 
 def test_a_worker_whose_bundle_was_deleted_writes_nothing(everything, store, now, monkeypatch):
     bundle = make(store, now)
-    monkeypatch.setattr(exporting, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(preparing, "BEAT_SECONDS", 0)
     real = exporting.Composition.sha256
 
-    def deleted_meanwhile(self, progress, stop):
+    def deleted_meanwhile(self, progress, *options):
         exporting.delete_bundle(bundle, by="ada", now=now)
-        return real(self, progress, stop)
+        return real(self, progress, *options)
 
     monkeypatch.setattr(exporting.Composition, "sha256", deleted_meanwhile)
     assert not exporting.prepare(bundle.pk, store=store)

@@ -8,7 +8,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import contents, documents
 from mirrors.bundle.composition import FORMAT, Member, Recipe
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing, Signer
+from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
 from mirrors.bundle.coversheet import cover_sheet
 from mirrors.bundle.documents import Archive, Entry, Push
 from mirrors.bundle.names import Names, name_all, plain, unique
@@ -28,7 +28,6 @@ from mirrors.trivy.vex import VexError, repack_as_tar_gz
 SCRIPTS = Path(__file__).parent / "scripts"
 REPACKED_LIMIT = 8 * GIB
 MANIFEST_ROLES = (contents.MANIFEST, contents.INDEX)
-SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 VERSION_ANNOTATION = "org.opencontainers.image.version"
 
 
@@ -46,18 +45,17 @@ def compose(
     *,
     scripts: bool = True,
     crossing: Crossing | None = None,
-    signer: Signer | None = None,
 ) -> Recipe:
     """The recipe of a bundle of `snapshots`, one of each mirror; renders its documents into `store`.
 
-    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. A signature
-    that is brought afterwards is put in by `with_signature`. Raises BundleError when a blob is missing or has another
-    size than its snapshot says, StoreError when the store cannot take the documents, and whatever `signer` raises.
+    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. Raises
+    BundleError when a blob is missing or has another size than its snapshot says, StoreError when the store cannot take
+    the documents.
     """
     if not snapshots:
         raise BundleError("A bundle needs at least one database. Sync one first.")
-    _check_present(snapshots, store)
-    maker = _Maker(store)
+    check_present(snapshots, store)
+    maker = Maker(store)
     entries = maker.entries(snapshots)
     folder = folder_name(bundle_id, created_at)
 
@@ -67,38 +65,23 @@ def compose(
 
     about = (bundle_id, created_at, program_version)
     first = render("bundle.json", documents.bundle_json(*about, entries, scripts=scripts, crossing=crossing))
-    key = signer.fingerprint if signer else ""
-    rest = [render("README.txt", cover_sheet(*about, folder, entries, scripts=scripts, crossing=crossing, key=key))]
+    rest = [render("README.txt", cover_sheet(*about, folder, entries, scripts=scripts, crossing=crossing))]
     if scripts:
         rest += [render(name, (SCRIPTS / name).read_bytes(), 0o755) for name in ("install.sh", "push.sh")]
     rest += [
         render("oci-layout", documents.OCI_LAYOUT),
         render("index.json", documents.index_json(entries, maker.referrers)),
-        *_image_members(snapshots, maker.extra),
+        *image_members(snapshots, maker.extra),
         *maker.vex_members,
         *maker.release_members,
     ]
-    listed = documents.sha256sums([first, *rest])
-    sums = [render(SUMS, listed)]
-    if signer and signer.sign:
-        sums.append(render(SIGNATURE, signer.sign(listed)))
+    sums = render("SHA256SUMS", documents.sha256sums([first, *rest]))
     held = {blob.digest for snapshot in snapshots for blob in snapshot.blobs}
     rendered = tuple(dict.fromkeys(digest for digest in maker.rendered if digest not in held))
-    return Recipe(FORMAT, folder, int(created_at.timestamp()), (first, *sums, *rest), rendered)
+    return Recipe(FORMAT, folder, int(created_at.timestamp()), (first, sums, *rest), rendered)
 
 
-def with_signature(recipe: Recipe, signature: bytes, store: BlobStore) -> Recipe:
-    """The recipe with this signature in its place. Raises BundleError where there is one already, StoreError."""
-    names = [member.name for member in recipe.members]
-    if SIGNATURE in names:
-        raise BundleError("This bundle is signed already.")
-    digest, at = store.put(signature), names.index(SUMS) + 1
-    member = Member(SIGNATURE, len(signature), digest)
-    members = (*recipe.members[:at], member, *recipe.members[at:])
-    return replace(recipe, members=members, rendered=tuple(dict.fromkeys((*recipe.rendered, digest))))
-
-
-class _Maker:
+class Maker:
     """Gathers, snapshot by snapshot, what bundle.json says about each and the members outside of the image layout."""
 
     def __init__(self, store: BlobStore) -> None:
@@ -195,7 +178,7 @@ class _Maker:
                 tar_gz = f"{folder}/{again}"
                 self.vex_members.append(self._repacked(blob, tar_gz))
             files.setdefault(blob.digest, file)
-            archives.append(Archive(blob, file, tar_gz))
+            archives.append(Archive(blob, file, tar_gz, name))
         return Entry(snapshot, names, "", files, archives=tuple(archives))
 
     def _repacked(self, blob: BundledBlob, name: str) -> Member:
@@ -258,7 +241,7 @@ def blob_path(digest: str) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
-def _image_members(snapshots: Sequence[BundledSnapshot], extra: Sequence[BundledBlob]) -> Iterator[Member]:
+def image_members(snapshots: Sequence[BundledSnapshot], extra: Sequence[BundledBlob]) -> Iterator[Member]:
     """Manifests and configs of all snapshots, then all layers; what several share comes once."""
     carried = [blob for snapshot in snapshots if snapshot.is_image for blob in snapshot.blobs]
     small = [blob for blob in [*carried, *extra] if blob.role != contents.LAYER]
@@ -269,7 +252,7 @@ def _image_members(snapshots: Sequence[BundledSnapshot], extra: Sequence[Bundled
             yield Member(blob_path(blob.digest), blob.size, blob.digest)
 
 
-def _check_present(snapshots: Sequence[BundledSnapshot], store: BlobStore) -> None:
+def check_present(snapshots: Sequence[BundledSnapshot], store: BlobStore) -> None:
     for snapshot in snapshots:
         for blob in snapshot.blobs:
             try:

@@ -40,7 +40,7 @@ class Recipe:
     """Everything that decides the bytes of a bundle.
 
     `mtime` is in seconds since 1970; `rendered` names the blobs that were made for this bundle and that no snapshot
-    holds: whoever keeps the recipe must keep these.
+    holds: whoever keeps the recipe must keep these. `flat` (the files profile): the members stand in no folder.
     """
 
     format: int
@@ -48,16 +48,19 @@ class Recipe:
     mtime: int
     members: tuple[Member, ...]
     rendered: tuple[str, ...] = ()
+    flat: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""
-        return {
+        values: dict[str, Any] = {
             "format": self.format,
             "folder": self.folder,
             "mtime": self.mtime,
             "members": [[member.name, member.size, member.digest, member.mode] for member in self.members],
             "rendered": list(self.rendered),
         }
+        # Recipes that were kept before there was a flat form keep their entity tag.
+        return values | {"flat": True} if self.flat else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
@@ -71,9 +74,14 @@ class Recipe:
                 for name, size, digest, mode in values["members"]
             )
             rendered = tuple(parse_digest(digest) for digest in values.get("rendered", ()))
-            return cls(FORMAT, str(values["folder"]), int(values["mtime"]), members, rendered)
+            flat = values.get("flat") is True
+            return cls(FORMAT, str(values["folder"]), int(values["mtime"]), members, rendered, flat)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError("This bundle's recipe cannot be read. Make a new bundle.") from error
+
+    def path_of(self, member: "Member") -> str:
+        """The member's name in the tar."""
+        return member.name if self.flat else f"{self.folder}/{member.name}"
 
     @property
     def digests(self) -> frozenset[str]:
@@ -139,16 +147,28 @@ class Composition:
             raise BundleError(f"Bytes {start} to {end} were asked of a bundle of {self.size} bytes.")
         return self._read(start, end, chunk)
 
-    def sha256(self, progress: Callable[[int], object] | None = None, stop: StopSignal | None = None) -> str:
+    def span_of(self, member: Member) -> tuple[int, int]:
+        """Where the member's own bytes are: from the first up to, not including, the second."""
+        found = next((segment for segment in self._segments if segment.member == member), None)
+        return (found.start, found.start + found.size) if found else (0, 0)
+
+    def sha256(
+        self,
+        progress: Callable[[int], object] | None = None,
+        stop: StopSignal | None = None,
+        also: Callable[[bytes], object] | None = None,
+    ) -> str:
         """SHA-256 of the whole file, 64 hex digits. Every member is verified on the way: BundleError.
 
-        `progress` is told the size of each piece; Stopped is raised when `stop` is set.
+        `progress` is told the size of each piece, `also` gets the piece; Stopped is raised when `stop` is set.
         """
         running = hashlib.sha256()
         for segment in self._segments:
             pieces = iter([segment.data]) if segment.member is None else self._hashed(segment.member, MIB)
             for piece in pieces:
                 running.update(piece)
+                if also is not None:
+                    also(piece)
                 if stop is not None:
                     stop.check()
                 if progress is not None:
@@ -217,8 +237,7 @@ class Composition:
                 position, written = position + len(written), b""
 
         for member in self.recipe.members:
-            name = f"{self.recipe.folder}/{member.name}"
-            written += tar.header(name, member.size, member.mode, self.recipe.mtime)
+            written += tar.header(self.recipe.path_of(member), member.size, member.mode, self.recipe.mtime)
             if member.size:
                 flush()
                 segments.append(_Segment(position, member.size, member=member))

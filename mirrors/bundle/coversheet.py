@@ -58,29 +58,6 @@ nothing of it. If any of it is missing there, ask for the full bundle: one click
 on the sending side.
 """
 
-VERIFY_SIGNED = """\
-VERIFY, BEFORE ANYTHING IN HERE IS RUN
-
-  cd {folder}
-  ssh-keygen -Y verify -f ALLOWED_SIGNERS -I airgap -n airgap-bundle \\
-    -s SHA256SUMS.sig < SHA256SUMS
-  sha256sum -c SHA256SUMS
-
-The first line (ssh-keygen of OpenSSH 8.1 or later) must say
-'Good "airgap-bundle" signature for airgap', the second OK for every file. If it
-does not, or if there is no SHA256SUMS.sig, use nothing of this bundle and ask
-those who sent it.
-
-ALLOWED_SIGNERS is a file of one line that they gave you on another way than
-this bundle. Never take it from here: whoever changed a bundle would change that
-line as well. This bundle says that it is signed with the key
-
-  {key}
-
-Every file but SHA256SUMS and SHA256SUMS.sig is named in SHA256SUMS. A file that
-is not named there does not belong here.
-"""
-
 VERIFY = """\
 VERIFY
 
@@ -100,11 +77,6 @@ USE IT WITH THE SCRIPTS
 
 Both verify all checksums first and work from any directory. "sh install.sh -h"
 and "sh push.sh -h" tell their options.
-"""
-
-SCRIPTS_AND_KEY = """\
-With --key ALLOWED_SIGNERS --require-signature they verify the signature, too.
-They lie in the bundle themselves, so this does not replace the check above.
 """
 
 BY_HAND = """\
@@ -136,43 +108,42 @@ def cover_sheet(
     *,
     scripts: bool,
     crossing: Crossing | None = None,
-    key: str = "",
 ) -> bytes:
-    """The text, UTF-8. `key` is the fingerprint of the key that signs the bundle, "" for none."""
+    """The text, UTF-8."""
     parts = [
         WHAT + _inside(entries, scripts),
         *([FOREIGN] if any(entry.snapshot.kind == "oci" for entry in entries) else []),
-        f"  Bundle    {_line(bundle_id)}\n"
+        f"  Bundle    {one_line(bundle_id)}\n"
         f"  File      {folder}.tar\n"
-        f"  Created   {_utc(created_at)} by Airgap {_line(program_version)}\n" + "".join(_addressed(crossing)),
-        "CONTENTS\n\n" + "".join(_table(entries)),
-        "\n".join("".join(_details(entry)) for entry in entries),
-        *([LEFT_OUT + "".join(_left_out(crossing))] if crossing and crossing.assumed else []),
-        VERIFY_SIGNED.format(folder=folder, key=_line(key)) if key else VERIFY.format(folder=folder),
-        *([USE_SCRIPTS + (SCRIPTS_AND_KEY if key else "")] if scripts else []),
-        BY_HAND + "".join(_by_hand(entries)),
+        f"  Created   {utc(created_at)} by Airgap {one_line(program_version)}\n" + "".join(addressed(crossing)),
+        "CONTENTS\n\n" + "".join(table(entries)),
+        "\n".join("".join(details(entry)) for entry in entries),
+        *([LEFT_OUT + "".join(left_out(crossing))] if crossing and crossing.assumed else []),
+        VERIFY.format(folder=folder),
+        *([USE_SCRIPTS] if scripts else []),
+        BY_HAND + "".join(by_hand(entries)),
         AFTERWARDS,
     ]
     return "\n".join(parts).encode()
 
 
-def _addressed(crossing: Crossing | None) -> Iterator[str]:
+def addressed(crossing: Crossing | None) -> Iterator[str]:
     if crossing is None:
         return
-    yield f"  For       {_line(crossing.site_label)} ({_line(crossing.site)})\n"
-    yield f"  Transfer  {_line(crossing.transfer)}\n"
+    yield f"  For       {one_line(crossing.site_label)} ({one_line(crossing.site)})\n"
+    yield f"  Transfer  {one_line(crossing.transfer)}\n"
     if crossing.reference:
-        yield f"  Reference {_line(crossing.reference)}\n"
+        yield f"  Reference {one_line(crossing.reference)}\n"
 
 
-def _left_out(crossing: Crossing) -> Iterator[str]:
+def left_out(crossing: Crossing) -> Iterator[str]:
     for each in crossing.assumed:
         date = (
             f"{DATE_WORD.get(each.kind, 'dated')} {each.updated_at.astimezone(UTC):%Y-%m-%d}"
             if each.updated_at
             else "-"
         )
-        yield f"\n  {_line(each.label)[:34]:<34} {date}\n    {each.digest}\n"
+        yield f"\n  {one_line(each.label)[:34]:<34} {date}\n    {each.digest}\n"
 
 
 def _inside(entries: Sequence[Entry], scripts: bool) -> str:
@@ -181,32 +152,32 @@ def _inside(entries: Sequence[Entry], scripts: bool) -> str:
     return SCRIPTS_INSIDE if scripts else DATA_ONLY
 
 
-def _table(entries: Sequence[Entry]) -> Iterator[str]:
+def table(entries: Sequence[Entry]) -> Iterator[str]:
     yield f"  {'':<34} {'date of the data':<25} {'bytes':>15}\n"
     for entry in entries:
         snapshot = entry.snapshot
         word = DATE_WORD.get(snapshot.kind, "")
         date = f"{word} {snapshot.updated_at.astimezone(UTC):%Y-%m-%d}" if snapshot.updated_at else "-"
         if snapshot.is_release:
-            date = f"version {_line(entry.version)}"[:25]
-        yield f"  {_line(snapshot.label)[:34]:<34} {date:<25} {snapshot.size:>15,}\n"
+            date = f"version {one_line(entry.version)}"[:25]
+        yield f"  {one_line(snapshot.label)[:34]:<34} {date:<25} {snapshot.size:>15,}\n"
 
 
-def _details(entry: Entry) -> Iterator[str]:
+def details(entry: Entry) -> Iterator[str]:
     snapshot = entry.snapshot
-    yield f"  {_line(snapshot.label)} ({_line(snapshot.mirror)})\n"
-    yield f"    from       {_line(without_credentials(snapshot.reference))}\n"
+    yield f"  {one_line(snapshot.label)} ({one_line(snapshot.mirror)})\n"
+    yield f"    from       {one_line(without_credentials(snapshot.reference))}\n"
     yield f"    transport  {'TLS verified' if snapshot.tls_verified else 'TLS NOT verified'}"
     seen = "" if snapshot.is_release else f"; the same layer was seen at {_sources(snapshot.same_layer_sources)}"
     yield f"{seen}\n"
     if entry.version:
-        yield f"    version    {_line(entry.version)}\n"
+        yield f"    version    {one_line(entry.version)}\n"
     if snapshot.updated_at:
-        yield f"    {DATE_WORD.get(snapshot.kind, 'dated'):<10} {_utc(snapshot.updated_at)}\n"
-    yield f"    fetched    {_utc(snapshot.fetched_at)}\n"
-    yield f"    confirmed  {_utc(snapshot.confirmed_at)} (last seen at its source)\n"
+        yield f"    {DATE_WORD.get(snapshot.kind, 'dated'):<10} {utc(snapshot.updated_at)}\n"
+    yield f"    fetched    {utc(snapshot.fetched_at)}\n"
+    yield f"    confirmed  {utc(snapshot.confirmed_at)} (last seen at its source)\n"
     if snapshot.next_update:
-        yield f"    note       scanners without skip flags download again after {_utc(snapshot.next_update)}\n"
+        yield f"    note       scanners without skip flags download again after {utc(snapshot.next_update)}\n"
     if snapshot.is_vex:
         for archive in entry.archives:
             yield f"    archive    {archive.blob.digest}\n               {archive.file}\n"
@@ -226,7 +197,7 @@ def _release_details(entry: Entry) -> Iterator[str]:
     for blob in entry.snapshot.with_role(contents.FILE):
         yield f"    file       {blob.digest}\n               {entry.file_of(blob)}\n"
         if blob.name in signed:
-            signer = _line(str(signed[blob.name].details.get("identity") or ""))
+            signer = one_line(str(signed[blob.name].details.get("identity") or ""))
             yield "    signature  beside it; NOT verified by Airgap"
             yield f", it states\n               {signer}\n" if signer else "\n"
 
@@ -235,7 +206,7 @@ def _release_by_hand(entry: Entry) -> Iterator[str]:
     """Airgap compared the files with the checksum file; that Trivy's makers wrote that, cosign finds out."""
     snapshot = entry.snapshot
     checksums = next((blob.name for blob in snapshot.with_role(contents.CHECKSUMS)), "")
-    yield f"\n{_line(snapshot.label)}\n\n"
+    yield f"\n{one_line(snapshot.label)}\n\n"
     yield f"  cd {entry.folder}\n"
     yield f"  sha256sum -c --ignore-missing {checksums}\n"
     bundled = {blob.name for blob in snapshot.with_role(contents.SIGNATURE)}
@@ -247,7 +218,7 @@ def _release_by_hand(entry: Entry) -> Iterator[str]:
     yield "  --trusted-root FILE. Airgap did not verify who signed.)\n"
 
 
-def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
+def by_hand(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         snapshot, place = entry.snapshot, entry.names.cache_path
         if snapshot.is_release:
@@ -257,7 +228,7 @@ def _by_hand(entries: Sequence[Entry]) -> Iterator[str]:
             yield from _vex_by_hand(entry)
             continue
         layer = next((entry.files[blob.digest] for blob in snapshot.with_role(contents.LAYER)), "")
-        yield f"\n{_line(snapshot.label)}\n\n"
+        yield f"\n{one_line(snapshot.label)}\n\n"
         if not KINDS[snapshot.kind].one_layer:
             yield f"  skopeo copy --all oci:.:{entry.names.ref_name} docker://HOST/{entry.names.push_as}\n"
             continue
@@ -277,8 +248,8 @@ def _vex_by_hand(entry: Entry) -> Iterator[str]:
     if archive is None:
         return
     place = f"CACHE/{entry.names.cache_path}"
-    subdir = _line(str(archive.blob.details.get("subdir") or ""))
-    yield f"\n{_line(entry.snapshot.label)}\n\n"
+    subdir = one_line(str(archive.blob.details.get("subdir") or ""))
+    yield f"\n{one_line(entry.snapshot.label)}\n\n"
     yield f"  sha256sum {archive.tar_gz}\n"
     if subdir:
         yield f"  mkdir -p {place}/unpacked\n"
@@ -304,10 +275,10 @@ def _sources(count: int) -> str:
     return {0: "no other source", 1: "1 other source"}.get(count, f"{count} other sources")
 
 
-def _utc(moment: datetime) -> str:
+def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text from outside, on one line and without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -42,6 +42,7 @@ class Archive:
     blob: BundledBlob
     file: str
     tar_gz: str
+    served_name: str
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,17 @@ def bundle_json(
     entries: Sequence[Entry],
     *,
     scripts: bool,
+    profile: str = "",
     crossing: Crossing | None = None,
 ) -> bytes:
+    """`profile` is named only where it is not the usual one, so that the lines that scripts read stay what they are."""
     document: dict[str, Any] = {
         "format": FORMAT,
         "bundle": bundle_id,
         "created_at": rfc3339(created_at),
         "program": f"airgap {program_version}",
         "scripts": scripts,
+        **({"profile": profile} if profile else {}),
     }
     if crossing is not None:
         document["site"] = crossing.site
@@ -162,7 +166,7 @@ def _archive(archive: Archive) -> dict[str, Any]:
         "location": details.get("location"),
         "subdir": details.get("subdir") or "",
         "archive_format": details.get("format"),
-        "served_name": archive.file.rpartition("/")[2],
+        "served_name": archive.served_name,
         "digest": archive.blob.digest,
         "size": archive.blob.size,
         "file": archive.file,

@@ -1,10 +1,9 @@
 """Floor 1: rows, constraints, named queries and small state changes. No network, no files, no signals."""
 
 from mirrors.models.audit import AuditEntry
-from mirrors.models.bundle import Bundle, BundleBlob, BundleSnapshot, Export
+from mirrors.models.bundle import Bundle, BundleBlob, BundlePart, BundleSnapshot, Export
 from mirrors.models.consumer import Consumer, LogPlace, Taking
 from mirrors.models.destination import Destination, PushRule, PushRun, PushStep
-from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
@@ -18,6 +17,7 @@ __all__ = [
     "AuditEntry",
     "Bundle",
     "BundleBlob",
+    "BundlePart",
     "BundleSnapshot",
     "Consumer",
     "Destination",
@@ -33,7 +33,6 @@ __all__ = [
     "Run",
     "RunStep",
     "Serving",
-    "SigningKey",
     "Site",
     "SiteHolding",
     "Snapshot",
@@ -43,7 +42,6 @@ __all__ = [
     "SyncRun",
     "Taking",
     "Transfer",
-    "TrustedKey",
     "User",
     "WithLogin",
 ]

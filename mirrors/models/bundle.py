@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import models
 from django.db.models import F
 
+from mirrors.bundle.volumes import Volume, cut
 from mirrors.models.snapshot import Snapshot
 
 
@@ -22,21 +23,21 @@ class BundleQuerySet(models.QuerySet["Bundle"]):
 class Bundle(models.Model):
     """One transfer file, composed from `recipe` while it is sent.
 
-    `profile`: `full` has install.sh and push.sh, `data` leaves them out, `cache` is one tar.gz that unpacks to a
-    ready Trivy cache and is made by a worker. preparing -> ready | failed; unsigned -> ready when its signature was
-    brought; ready -> damaged when a member no longer is what the recipe says. `sha256` is of the whole file, empty
-    until a worker has computed it. `signer` is the fingerprint of the key that signs it, "" for none. After
+    `profile`: `full` has install.sh and push.sh, `data` leaves them out, `files` is single files without folders and
+    `cache` one tar.gz that unpacks to a ready Trivy cache; a worker makes these two. `volume_size` is in bytes, 0 for
+    one file. preparing -> ready | failed; ready -> damaged when a member no longer
+    is what the recipe says. `sha256` is of the whole file, empty until a worker has computed it. After
     `expired_at` only this row is left.
     """
 
     class Profile(models.TextChoices):
         FULL = "full", "Transfer bundle"
         DATA = "data", "Data only"
+        FILES = "files", "Bundle of single files"
         CACHE = "cache", "Cache archive"
 
     class State(models.TextChoices):
         PREPARING = "preparing", "Preparing"
-        UNSIGNED = "unsigned", "Waits for its signature"
         READY = "ready", "Ready"
         FAILED = "failed", "Failed"
         DAMAGED = "damaged", "Damaged"
@@ -48,9 +49,9 @@ class Bundle(models.Model):
     problem = models.TextField(blank=True)
     recipe = models.JSONField(default=dict)
     size_bytes = models.PositiveBigIntegerField(default=0)
+    volume_size = models.PositiveBigIntegerField(default=0)
     etag = models.CharField(max_length=80, blank=True)
     sha256 = models.CharField(max_length=64, blank=True)
-    signer = models.CharField(max_length=60, blank=True)
     work_started_at = models.DateTimeField(null=True, blank=True)
     bytes_done = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()
@@ -70,6 +71,11 @@ class Bundle(models.Model):
     @property
     def is_ready(self) -> bool:
         return self.state == self.State.READY and self.expired_at is None
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """What it is cut into; empty for one file."""
+        return cut(self.size_bytes, self.volume_size) if self.volume_size else ()
 
 
 class BundleSnapshot(models.Model):
@@ -110,6 +116,32 @@ class BundleBlob(models.Model):
 
     def __str__(self) -> str:
         return self.digest
+
+
+class BundlePart(models.Model):
+    """A volume of a bundle, or a single file of the files profile: its sum, and how often it was taken whole.
+
+    Every volume has a row, its `sha256` empty until a worker computed it; a file has one once it was taken.
+    """
+
+    class Kind(models.TextChoices):
+        VOLUME = "volume", "Volume"
+        FILE = "file", "File"
+
+    bundle = models.ForeignKey(Bundle, on_delete=models.CASCADE, related_name="parts")
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    name = models.CharField(max_length=140)
+    sha256 = models.CharField(max_length=64, blank=True)
+    times = models.PositiveIntegerField(default=0)
+    taken_at = models.DateTimeField(null=True, blank=True)
+    taken_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(F("bundle"), F("kind"), F("name"), name="one_part_of_a_name")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Export(models.Model):

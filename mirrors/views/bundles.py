@@ -16,13 +16,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from mirrors import bundle_signing, clock, exporting, tasks, transfers, wording
+from mirrors import clock, exporting, tasks, transfers, wording
 from mirrors.blobs import StoreError
 from mirrors.exporting import ExportError
 from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Site, Snapshot, Transfer
 from mirrors.transfers import TransferError
 from mirrors.views.access import address_of, operator_required
 from mirrors.views.page import PageRequest
+from mirrors.views.parts import parts_context
 from mirrors.views.sending import bundle_download
 from mirrors.views.tables import csv_answer
 
@@ -36,6 +37,10 @@ SEE_OTHER = 303
 PROFILE_HELP = {
     Bundle.Profile.FULL: "A tar with a cover sheet, checksums, and scripts that fill a cache or a registry.",
     Bundle.Profile.DATA: "The same without the scripts, where no program may cross.",
+    Bundle.Profile.FILES: (
+        "For a gateway that looks into what crosses: no folders, no scripts, telling names, and a cover sheet that "
+        "lists what is in each archive. To be taken one by one, or as a tar. A worker prepares it."
+    ),
     Bundle.Profile.CACHE: (
         "A tar.gz that unpacks to a Trivy cache directory, without what has no place there: OCI artifacts, release "
         "files. A worker prepares it; that takes a while."
@@ -72,7 +77,6 @@ class Row:
 
 LOOKS = {
     Bundle.State.PREPARING: "running",
-    Bundle.State.UNSIGNED: "queued",
     Bundle.State.READY: "succeeded",
     Bundle.State.FAILED: "failed",
     Bundle.State.DAMAGED: "failed",
@@ -232,11 +236,11 @@ def _csv_rows() -> Iterator[Sequence[object]]:
 @require_POST
 @operator_required
 def bundle_create(request: PageRequest) -> HttpResponse:
-    """`all=1`, or `mirror=NAME` (several), or `snapshot=ID`; `profile` full, data or cache; `site=NAME` for whom, then
-    also `reference`, and `missing=1` for what it lacks of these.
+    """`all=1`, or `mirror=NAME` (several), or `snapshot=ID`; `profile` full, data, files or cache; `site=NAME` for
+    whom, then also `reference`, and `missing=1` for what it lacks of these.
 
-    Answers with the download itself, so that one click is enough; a cache archive has to be prepared first, and a
-    bundle may wait for its signature.
+    Answers with the download itself, so that one click is enough; single files and a cache archive have to be prepared
+    first.
     """
     profile = request.POST.get("profile") or Bundle.Profile.FULL
     try:
@@ -246,8 +250,8 @@ def bundle_create(request: PageRequest) -> HttpResponse:
     except (ExportError, TransferError, StoreError) as error:
         return _refused(request, str(error), profile)
     tasks.send_bundle(bundle.pk)
-    may_be_sent = bundle.state == Bundle.State.READY
-    answer = redirect("mirrors:bundle-download" if may_be_sent else "mirrors:bundle-detail", bundle.pk)
+    view = "mirrors:bundle-detail" if profile in exporting.BY_A_WORKER else "mirrors:bundle-download"
+    answer = redirect(view, bundle.pk)
     answer.status_code = SEE_OTHER
     return answer
 
@@ -313,10 +317,10 @@ def _refused(request: PageRequest, problem: str, profile: str) -> HttpResponse:
 @require_safe
 @vary_on_headers("HX-Request")
 def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
-    """The page; for htmx only its head, which changes while a worker is busy with the bundle."""
-    bundle = get_object_or_404(
-        Bundle.objects.select_related("transfer__site").prefetch_related("contents__snapshot__mirror", "exports"), pk=pk
-    )
+    """The page; for htmx only its head or its parts, which change while a worker is busy with the bundle."""
+    bundles = Bundle.objects.select_related("transfer__site")
+    bundles = bundles.prefetch_related("contents__snapshot__mirror", "exports", "parts")
+    bundle = get_object_or_404(bundles, pk=pk)
     now = clock.trusted_now().now
     rows, exports = list(bundle.contents.all()), list(bundle.exports.all())
     base = settings.AIRGAP_BASE_URL or f"{request.scheme}://{request.get_host()}"
@@ -330,11 +334,12 @@ def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
         "more_exports": max(0, len(exports) - EXPORTS_SHOWN),
         "kinds": {row.snapshot.mirror.kind for row in rows if row.snapshot is not None},
         "headline": headline(bundle, len(rows)),
-        "key": bundle_signing.key_of(bundle),
         "folder": bundle.filename.removesuffix(".tar"),
         "download_url": base + reverse("mirrors:bundle-download", args=[bundle.pk]),
+        **parts_context(bundle, base),
     }
-    return render(request, "bundles/_head.html" if request.htmx else "bundles/detail.html", context)
+    alone = "bundles/_parts.html" if request.htmx.target == "parts" else "bundles/_head.html"
+    return render(request, alone if request.htmx else "bundles/detail.html", context)
 
 
 def headline(bundle: Bundle, count: int) -> str:
@@ -344,8 +349,6 @@ def headline(bundle: Bundle, count: int) -> str:
         return f"This {what.lower()} is no longer kept."
     if bundle.state == Bundle.State.PREPARING:
         return f"The {what.lower()} is being prepared."
-    if bundle.state == Bundle.State.UNSIGNED:
-        return f"This {what.lower()} waits for its signature."
     if bundle.state == Bundle.State.FAILED:
         return f"The {what.lower()} could not be prepared."
     if bundle.state == Bundle.State.DAMAGED:

@@ -1,7 +1,9 @@
 """Sending a bundle: ranges, entity tags, and the moment that counts as exported. For browsers and for curl."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 from django.contrib.auth import authenticate
 from django.contrib.auth.decorators import login_not_required
@@ -18,8 +20,9 @@ from django.views.decorators.http import require_safe
 from mirrors import exporting, people, reading
 from mirrors.blobs import StoreError
 from mirrors.bundle.contents import BundleError
-from mirrors.exporting import ExportError, File
+from mirrors.exporting import ExportError
 from mirrors.models import Bundle, User
+from mirrors.splitting import NoSuchPart
 from mirrors.views.access import address_of
 from mirrors.views.ranges import Span, Unsatisfiable, choose_span, matches_any
 
@@ -28,9 +31,42 @@ logger = logging.getLogger(__name__)
 TAR, GZIP = "application/x-tar", "application/gzip"
 
 
+class Sent(Protocol):
+    """What is sent: a whole bundle or a part of one."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def etag(self) -> str: ...
+    def read(self, start: int, stop: int) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Bytes and what they are called. `on_taken(who, address)` is called once the last of them was sent."""
+
+    sent: Sent
+    filename: str
+    content_type: str
+    on_taken: Callable[[str, str], object]
+
+
 @login_not_required
 @require_safe
 def bundle_download(request: HttpRequest, pk: str) -> HttpResponseBase:
+    """The whole file."""
+
+    def whole(bundle: Bundle) -> Outgoing:
+        def taken(who: str, address: str) -> None:
+            exporting.record_export(bundle.pk, by=who, now=timezone.now(), address=address)
+
+        content_type = GZIP if bundle.profile == Bundle.Profile.CACHE else TAR
+        return Outgoing(exporting.checked_file_of(bundle), bundle.filename, content_type, taken)
+
+    return send_to_operator(request, pk, whole)
+
+
+def send_to_operator(request: HttpRequest, pk: str, choose: Callable[[Bundle], Outgoing]) -> HttpResponseBase:
     """GET and HEAD, a single range, resumable; for operators, by session or by HTTP Basic.
 
     404 unknown, 409 cannot be sent (now), 410 no longer kept, 412 and 416 as RFC 9110 has them.
@@ -42,14 +78,16 @@ def bundle_download(request: HttpRequest, pk: str) -> HttpResponseBase:
         raise PermissionDenied("Only operators and administrators may do this.")
     bundle = get_object_or_404(Bundle, pk=pk)
     try:
-        file = exporting.checked_file_of(bundle)
+        outgoing = choose(bundle)
+    except NoSuchPart as error:
+        return _plain(f"{error}\n", 410 if bundle.expired_at is not None else 404)
     except (ExportError, StoreError) as error:
         return _plain(f"{error}\n", 410 if bundle.expired_at is not None else 409)
-    return _answer(request, bundle, file, user.get_username())
+    return _answer(request, bundle.pk, outgoing, user.get_username())
 
 
-def _answer(request: HttpRequest, bundle: Bundle, file: File, who: str) -> HttpResponseBase:
-    etag, size = file.etag, file.size
+def _answer(request: HttpRequest, bundle_id: str, outgoing: Outgoing, who: str) -> HttpResponseBase:
+    etag, size = outgoing.sent.etag, outgoing.sent.size
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-transform"}
     if "If-Match" in request.headers and not matches_any(request.headers["If-Match"], etag, weakly=False):
         return _plain("This is no longer the file you began with. Download it anew.\n", 412, headers)
@@ -62,31 +100,31 @@ def _answer(request: HttpRequest, bundle: Bundle, file: File, who: str) -> HttpR
         return _plain(f"{error}\n", 416, headers | {"Content-Range": error.content_range})
     headers |= {
         "Content-Length": str(span.length),
-        "Content-Type": GZIP if bundle.profile == Bundle.Profile.CACHE else TAR,
-        "Content-Disposition": content_disposition_header(True, bundle.filename) or "attachment",
+        "Content-Type": outgoing.content_type,
+        "Content-Disposition": content_disposition_header(True, outgoing.filename) or "attachment",
     }
     if span.partial:
         headers["Content-Range"] = span.content_range
     if request.method == "HEAD":
         return HttpResponse(headers=headers)
-    body = _send(bundle.pk, file, span, who, address_of(request))
+    body = _send(bundle_id, outgoing, span, who, address_of(request))
     return StreamingHttpResponse(body, status=206 if span.partial else 200, headers=headers)
 
 
-def _send(bundle_id: str, file: File, span: Span, who: str, address: str) -> Iterator[bytes]:
-    """The bytes of the span. Asked for more after the last one, the server has written all of them: exported.
+def _send(bundle_id: str, outgoing: Outgoing, span: Span, who: str, address: str) -> Iterator[bytes]:
+    """The bytes of the span. Asked for more after the last one, the server has written all of them: taken.
 
     Whoever breaks off makes the server close this generator instead, and nothing is recorded.
     """
     let_go_of_the_database()
     try:
-        yield from file.read(span.start, span.stop)
+        yield from outgoing.sent.read(span.start, span.stop)
     except (BundleError, StoreError) as error:
         # Raising breaks the connection, so that the other end sees a file that is too short, never a wrong one.
         exporting.mark_damaged(bundle_id, str(error))
         raise
     if span.has_last_byte:
-        exporting.record_export(bundle_id, by=who, now=timezone.now(), address=address)
+        outgoing.on_taken(who, address)
 
 
 def let_go_of_the_database() -> None:

@@ -1,9 +1,9 @@
-"""`manage.py export_bundle [NAME…] --output FILE [--site NAME]`: one file to carry, made and written here."""
+"""`manage.py export_bundle [NAME…] --output FILE [--site NAME]`: one file to carry, or its volumes, written here."""
 
+import errno
 import os
 import secrets
-import shlex
-import subprocess
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,24 +14,28 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import bundle_signing, exporting, sites, transfers, wording
-from mirrors.bundle.compose import SUMS
-from mirrors.bundle_signing import NotTaken
+from mirrors import exporting, sites, splitting, transfers, wording
+from mirrors.bundle.volumes import PRESETS, VolumeError, cut, size_named
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
 from mirrors.management.terminal import ended_by_sigterm, redrawn
-from mirrors.models import Bundle, Snapshot
+from mirrors.models import Bundle, BundlePart, Snapshot
 from mirrors.sites import SiteError, UnknownSite
 from mirrors.transfers import NothingMissing, TransferError
 
-# Somebody may have to type a passphrase, or look for a token.
-SIGNING_PATIENCE = 600
-PROFILES = {"full": "with install.sh and push.sh", "data": "no scripts", "cache": "a tar.gz of a Trivy cache directory"}
+Volume = tuple[Path, int, str]
+
+PROFILES = {
+    "full": "with install.sh and push.sh",
+    "data": "no scripts",
+    "files": "single files without folders, for gateways that look into what crosses",
+    "cache": "a tar.gz of a Trivy cache directory",
+}
 
 
 class Command(PlainCommand):
     help = "Make a bundle of what is current (of everything, or of the mirrors named) and write it to a file."
-    expected = (ExportError, NotTaken, SiteError, TransferError)
+    expected = (ExportError, SiteError, TransferError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_names(parser, "mirrors to put in; all that hold something if none is named")
@@ -46,18 +50,19 @@ class Command(PlainCommand):
             "--assume-carried", action="store_true", help="with --missing: what was carried there counts as held"
         )
         parser.add_argument("--reference", default="", metavar="TEXT", help="with --site: a form number, a media label")
-        signing = parser.add_mutually_exclusive_group()
-        signing.add_argument(
-            "--sign-with",
-            metavar="CMD",
-            help="for a key that is kept outside: a command that reads SHA256SUMS and writes its signature",
+        parser.add_argument(
+            "--volume-size",
+            metavar="N",
+            help=f"cut it into FILE.001of004 and so on: {', '.join(PRESETS)}, or a number of bytes from 1048576",
         )
-        signing.add_argument("--unsigned", action="store_true", help="leave out the signature of a key kept outside")
         parser.add_argument("--json", action="store_true", help="print one list of objects on standard output")
 
-    def run(self, *, names: list[str], output: str, profile: str, json: bool, **options: Any) -> int:
+    def run(
+        self, *, names: list[str], output: str, profile: str, volume_size: str | None, json: bool, **options: Any
+    ) -> int:
         if output == "-" and json:
             raise Problem("Either the bundle or --json can go to standard output, not both.", WRONG_USAGE)
+        size = wanted_volume_size(volume_size, output)
         check_site_options(options)
         mirrors_named(names)
         with ended_by_sigterm():
@@ -70,17 +75,15 @@ class Command(PlainCommand):
                     self.print_json([])
                 return 0
             try:
-                if bundle.state == Bundle.State.UNSIGNED:
-                    self.settle(bundle, options["sign_with"], unsigned=options["unsigned"])
-                file = self.write(bundle, output)
+                file, volumes = self.write(bundle, output, size)
             except BaseException:
                 # Nobody has it, so it need not hold its snapshots for a month.
                 exporting.delete_bundle(bundle, by=self.who(), now=timezone.now())
                 transfers.withdraw(bundle)
                 raise
-        exporting.record_export(bundle.pk, by=self.who(), now=timezone.now())
+        self.record(bundle)
         if json:
-            self.print_json([as_json(bundle, file)])
+            self.print_json([as_json(bundle, file, volumes)])
         else:
             say = self.stderr.write if output == "-" else self.stdout.write
             names_in = wording.joined([row.mirror_name for row in bundle.contents.all()])
@@ -89,6 +92,11 @@ class Command(PlainCommand):
             site = f" for {transfer.site.label}" if transfer is not None else ""
             without = f", without {wording.joined(left)}" if left else ""
             say(f"{file}: {wording.size_text(bundle.size_bytes)} with {names_in}{without}{site}.")
+            if volumes:
+                count, first, last = wording.counted(len(volumes), "volume"), volumes[0][0], volumes[-1][0]
+                say(f"In {count}: {first.name} to {last.name}; {Path(file).name}.join.txt says how to join them.")
+            for path, _size, sha256 in volumes:
+                say(f"{sha256}  {path.name}")
             say(f"{bundle.sha256}  {Path(file).name}")
         return 0
 
@@ -105,22 +113,17 @@ class Command(PlainCommand):
         about: dict[str, Any] = {"profile": profile, "reference": options["reference"], "by": by, "now": now}
         return transfers.prepare(site, lacks.send, left_out=lacks.left_out, **about).bundle
 
-    def settle(self, bundle: Bundle, sign_with: str | None, *, unsigned: bool) -> None:
-        """What a bundle waits for whose key is kept outside."""
-        if unsigned:
-            bundle_signing.send_unsigned(bundle, by=self.who(), now=timezone.now())
-        elif sign_with:
-            signature = signed_by_command(sign_with, bundle_signing.document(bundle, SUMS) or b"")
-            bundle_signing.attach(bundle, signature, by=self.who(), now=timezone.now())
-        else:
-            raise ExportError(
-                f"The key {bundle.signer} is kept outside, so that somebody has to sign. Give --sign-with "
-                "'ssh-keygen -Y sign -f KEY -n airgap-bundle', or --unsigned, or make the bundle on the Bundles page."
-            )
+    def record(self, bundle: Bundle) -> None:
+        """Whoever asked for it has all of it now."""
+        names = [volume.name(bundle.filename) for volume in bundle.volumes]
+        if not names:
+            exporting.record_export(bundle.pk, by=self.who(), now=timezone.now())
+            return
+        splitting.record_taken(bundle.pk, BundlePart.Kind.VOLUME, names, by=self.who(), now=timezone.now())
 
-    def write(self, bundle: Bundle, output: str) -> str:
-        """Prepare what has to be, then write; returns the file's path."""
-        if bundle.profile == Bundle.Profile.CACHE:
+    def write(self, bundle: Bundle, output: str, volume_size: int) -> tuple[str, list[Volume]]:
+        """Prepare what has to be, then write; the file's path, and of each volume its path, bytes and SHA-256."""
+        if bundle.profile in exporting.BY_A_WORKER:
             exporting.prepare(bundle.pk)
             bundle.refresh_from_db()
             if bundle.state != Bundle.State.READY:
@@ -130,16 +133,54 @@ class Command(PlainCommand):
             with redrawn(progress.line):
                 exporting.write_to(bundle, sys.stdout.buffer, progress=progress.add)
             sys.stdout.buffer.flush()
-            return "-"
+            return "-", []
         target = Path(output)
         if target.is_dir():
             target /= bundle.filename
         try:
-            with redrawn(progress.line), replaced(target) as file:
-                exporting.write_to(bundle, file, progress=progress.add)
+            require_room(target, bundle.size_bytes)
+            with redrawn(progress.line):
+                return str(target), self.written(bundle, target, volume_size, progress)
         except OSError as error:
-            raise Problem(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
-        return str(target)
+            advice = " With --volume-size fat32 it fits." if error.errno == errno.EFBIG else ""
+            raise Problem(
+                f"{target} cannot be written: {error.strerror or error}. Nothing was left there.{advice}"
+            ) from error
+
+    def written(self, bundle: Bundle, target: Path, volume_size: int, progress: "Progress") -> list[Volume]:
+        if volume_size:
+            written = splitting.write_volumes(
+                bundle, target, volume_size, by=self.who(), now=timezone.now(), progress=progress.add
+            )
+            bundle.refresh_from_db()
+            return written
+        with replaced(target) as file:
+            exporting.write_to(bundle, file, progress=progress.add)
+        return []
+
+
+def wanted_volume_size(text: str | None, output: str) -> int:
+    """In bytes; 0 for one file."""
+    if text is None:
+        return 0
+    if output == "-":
+        raise Problem("Volumes are several files, which standard output cannot take.", WRONG_USAGE)
+    try:
+        size = size_named(text)
+        cut(0, size)
+    except VolumeError as error:
+        raise Problem(str(error), WRONG_USAGE) from error
+    return size
+
+
+def require_room(target: Path, size: int) -> None:
+    """Say before the first byte that it does not fit, not after an hour."""
+    free = shutil.disk_usage(target.parent).free
+    if free < size:
+        raise Problem(
+            f"{target.parent} has {wording.size_text(free)} free, and the bundle needs {wording.size_text(size)}. "
+            "Nothing was written."
+        )
 
 
 def check_site_options(options: dict[str, Any]) -> None:
@@ -147,21 +188,6 @@ def check_site_options(options: dict[str, Any]) -> None:
         raise Problem("--missing and --reference are about a site: name it with --site.", WRONG_USAGE)
     if options["assume_carried"] and not options["missing"]:
         raise Problem("--assume-carried goes with --missing.", WRONG_USAGE)
-
-
-def signed_by_command(command: str, sums: bytes) -> bytes:
-    """What the command wrote when it was given SHA256SUMS on standard input. Raises Problem."""
-    try:
-        done = subprocess.run(shlex.split(command), input=sums, stdout=subprocess.PIPE, timeout=SIGNING_PATIENCE)
-    except ValueError:
-        raise Problem("The command of --sign-with cannot be read: a quote is not closed.", WRONG_USAGE) from None
-    except subprocess.TimeoutExpired:
-        raise Problem(f"The command of --sign-with took longer than {SIGNING_PATIENCE} s.") from None
-    except OSError as error:
-        raise Problem(f"The command of --sign-with cannot be run: {error.strerror}.") from None
-    if done.returncode:
-        raise Problem(f"The command of --sign-with ended with status {done.returncode}; nothing was signed.")
-    return done.stdout
 
 
 @contextmanager
@@ -196,14 +222,15 @@ class Progress:
         return " · ".join(part for part in parts if part)
 
 
-def as_json(bundle: Bundle, file: str) -> dict[str, Any]:
+def as_json(bundle: Bundle, file: str, volumes: list[Volume]) -> dict[str, Any]:
+    """`volumes` only where it was cut; then `file` is what they make when they are joined."""
+    cut_into = [{"file": str(path), "size": size, "sha256": f"sha256:{sha256}"} for path, size, sha256 in volumes]
     transfer = getattr(bundle, "transfer", None)
-    return {
+    found: dict[str, Any] = {
         "bundle": bundle.pk,
         "file": file,
         "size": bundle.size_bytes,
         "sha256": f"sha256:{bundle.sha256}",
-        "signed_by": bundle.signer or None,
         "snapshots": [
             {
                 "mirror": row.mirror_name,
@@ -217,3 +244,4 @@ def as_json(bundle: Bundle, file: str) -> dict[str, Any]:
         "transfer": transfer.pk if transfer is not None else None,
         "left_out": [each["mirror"] for each in transfer.left_out] if transfer is not None else [],
     }
+    return found | {"volumes": cut_into} if cut_into else found
