@@ -13,6 +13,7 @@ from mirrors.bundle.membership import INDEX, LAYOUT
 from mirrors.bundle.parsed import ParsedBlob, ParsedBundle, ParsedSnapshot
 from mirrors.bundle.parsing import MOST_CONTAINERS
 from mirrors.digests import short
+from mirrors.registry.errors import clean
 from mirrors.registry.manifests import Descriptor, Manifest, ManifestError, parse_manifest
 from mirrors.trivy.catalogue import KINDS, Kind
 from mirrors.trivy.release import (
@@ -75,7 +76,7 @@ class _Image:
         for digest in self._manifests.keys() - reached:
             self._details[digest]["subject"] = root.digest
         stated = (snapshot.version, snapshot.artifact_type)
-        if stated != ((root.version or "")[:100], root.artifact_type):
+        if stated != (clean(root.version or "", 100), root.artifact_type[:200]):
             self.tell("bundle.json and its manifest differ about version or artifact type.")
         layer = self._one_layer(root) if self.kind.one_layer else None
         blobs = tuple(replace(blob, details=self._details.get(blob.digest, {})) for blob in snapshot.blobs)
@@ -111,9 +112,9 @@ class _Image:
                     reached.add(child.digest)
                     waiting.append(self._manifests[child.digest])
                     self._details[child.digest]["platform"] = child.platform_parts
-        if root.is_index and self._missing:
+        if root.is_index:
             chosen = {child.platform_name for child in root.manifests if child.digest in self._manifests}
-            self._details[root.digest]["platforms"] = sorted(chosen - {""})
+            self._details[root.digest]["platforms"] = sorted(chosen - {""}) if self._missing else []
         return reached
 
     def _compare_parts(self) -> None:
@@ -229,6 +230,7 @@ def _release(snapshot: ParsedSnapshot, found: Findings, tell: Tell) -> ParsedSna
         snapshot,
         blobs=tuple(_signature(blob, snapshot, files, found, tell) for blob in snapshot.blobs),
         content_media_type=snapshot.media_type,
+        item_count=len(files),
     )
 
 

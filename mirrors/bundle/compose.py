@@ -21,6 +21,7 @@ from mirrors.bundle.coversheet import cover_sheet
 from mirrors.bundle.documents import Archive, Entry, Push
 from mirrors.bundle.names import Names, name_all, plain, unique
 from mirrors.digests import digest_of
+from mirrors.registry.errors import clean
 from mirrors.trivy.archives import ArchiveError
 from mirrors.trivy.catalogue import GIB
 from mirrors.trivy.vex import VexError, repack_as_tar_gz
@@ -268,7 +269,7 @@ def check_present(snapshots: Sequence[BundledSnapshot], store: BlobStore) -> Non
 
 def _version(manifest: dict[str, Any]) -> str:
     annotations = manifest.get("annotations")
-    return str(annotations.get(VERSION_ANNOTATION, "")) if isinstance(annotations, dict) else ""
+    return clean(str(annotations.get(VERSION_ANNOTATION, "")), 100) if isinstance(annotations, dict) else ""
 
 
 def _platform(descriptor: dict[str, Any]) -> str:

@@ -69,7 +69,8 @@ class ParsedSnapshot:
     `blobs` are all that a snapshot needs, in the order of the rows, VEX archives among them. `media_type` is the
     manifest's, `content_media_type` the one layer's where there is one. `known` is false for a kind that this version
     does not know: it is verified like the others and otherwise left alone, without blobs. `repacked`: VEX archives that
-    lie in the bundle a second time as tar.gz, for scripts only. `item_count`: packages of a VEX repository.
+    lie in the bundle a second time as tar.gz, for scripts only. `item_count`: packages of a VEX repository, files of a
+    release.
     """
 
     mirror: str
@@ -129,7 +130,8 @@ class AssumedSnapshot:
     mirror: str
     label: str
     kind: str
-    digest: str
+    manifest_digest: str
+    layer_digest: str
     updated_at: datetime | None
     confirmed_at: datetime | None
 

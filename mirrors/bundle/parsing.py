@@ -283,7 +283,8 @@ def _assumed(o: "_Object") -> AssumedSnapshot:
         o.text("mirror", 80, NAME),
         o.text("label", 80),
         o.text("kind", 20, PLAIN),
-        o.text("digest", 71, DIGEST),
+        o.text("manifest_digest", 71, DIGEST),
+        o.text("layer_digest", 71, DIGEST, optional=True),
         o.maybe_time("updated_at"),
         o.maybe_time("confirmed_at"),
     )

@@ -41,8 +41,9 @@ class Carrier:
         self.store = BlobStore(root / "outside")
         self.inside = BlobStore(root / "inside")
 
-    def recipe(self, snapshots: list[BundledSnapshot], *, scripts: bool = False, signed: bool = True) -> Recipe:
-        recipe = compose("k3j9x2a1b7", samples.NOW, "0.1.0", snapshots, self.store, scripts=scripts)
+    def recipe(self, snapshots: list[BundledSnapshot], *, signed: bool = True, **choices: Any) -> Recipe:
+        choices = {"scripts": False} | choices
+        recipe = compose("k3j9x2a1b7", samples.NOW, "0.1.0", snapshots, self.store, **choices)
         if not signed or any(member.name == SIGNATURE for member in recipe.members):
             return recipe
         first, sums, *rest = recipe.members

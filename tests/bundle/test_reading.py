@@ -9,6 +9,7 @@ import pytest
 
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import Member
+from mirrors.bundle.contents import Assumed, Crossing
 from mirrors.bundle.parsed import BundleReadError, Contents
 from mirrors.bundle.sinks import into
 from mirrors.trivy.layers import LayerFacts
@@ -192,20 +193,12 @@ def test_scripts_of_another_version_are_a_note_and_no_problem(carrier):
 
 
 def test_what_a_bundle_for_a_site_adds_is_read(carrier):
-    def address(raw: bytes) -> bytes:
-        document = json.loads(raw)
-        document |= {
-            "site": "north", "transfer": "t4f2", "receipt_secret": "ab" * 16,
-            "assumed": [{"mirror": "trivy-java-db", "label": "Java DB", "kind": "trivy-java-db",
-                         "digest": "sha256:" + "0" * 64, "updated_at": "2026-11-19T00:00:00Z",
-                         "confirmed_at": None}],
-        }  # fmt: skip
-        return json.dumps(document, indent=2).encode() + b"\n"
-
-    members = [(name, address(data) if name == "bundle.json" else data) for name, data in carrier.members()]
-    bundle = read(tar_of(with_new_sums(members))).bundle
+    left_out = Assumed("vexhub", "VEX Hub", "vex", "sha256:" + "0" * 64, "sha256:" + "1" * 64, samples.BUILT, None)
+    crossing = Crossing("north", "North", "t4f2", "ab" * 16, "form 7", (left_out,))
+    bundle = read(carrier.bundle(carrier.tiny(), crossing=crossing)).bundle
     assert (bundle.site, bundle.transfer, bundle.receipt_secret) == ("north", "t4f2", "ab" * 16)
-    assert bundle.assumed[0].mirror == "trivy-java-db"
+    (assumed,) = bundle.assumed
+    assert (assumed.mirror, assumed.layer_digest, assumed.updated_at) == ("vexhub", "sha256:" + "1" * 64, samples.BUILT)
 
 
 def test_progress_is_told_and_a_stop_is_heard(carrier):
