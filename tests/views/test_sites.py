@@ -397,3 +397,9 @@ def test_a_bundle_for_a_site_that_expired_keeps_its_transfer(as_viewer, transfer
     page = text(as_viewer.get(url("detail", transfer)))
     assert "Vulnerability DB and VEX Hub" in page
     assert "Download ·" not in page
+
+
+def test_deleting_a_bundle_that_was_made_for_a_site_says_so(as_operator, transfer):
+    page = text(as_operator.get(f"/bundles/{transfer.bundle_id}/delete"))
+    assert 'It was made for <a href="/sites/plant-nord/">Plant Nord</a>' in page
+    assert "stays as it is (prepared)" in page
