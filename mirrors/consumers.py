@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from mirrors import consumption, reading, record
 from mirrors.consumption import Held
+from mirrors.doctor import DOCTOR
 from mirrors.models import Consumer, Mirror, Serving, Snapshot, Taking
 from mirrors.registry.errors import clean
 
@@ -131,9 +132,10 @@ def note_asked(who: Who, *, mirror_id: int, digest: str, at: datetime) -> None:
 
 def _note(who: Who, mirror_id: int, at: datetime, *, taken: tuple[int, int] | None = None, asked: str = "") -> None:
     kept = reading.serving()
-    if not kept.count_consumers:
-        return
     agent = clean(who.agent, 200)
+    # The doctor reads what a scanner would, keeps none of it, and would be late from tomorrow on.
+    if not kept.count_consumers or consumption.product_of(agent) == DOCTOR:
+        return
     address = consumption.blurred(who.address) if kept.anonymise_addresses else who.address
     key = _Key(address[:64], who.reader_kind, clean(who.reader_name, 150), consumption.product_of(agent))
     with _tally.lock:

@@ -7,7 +7,9 @@ from django.db import DatabaseError
 
 from mirrors import consumers, demand, reading
 from mirrors.consumers import Note, Who
+from mirrors.doctor import DOCTOR
 from mirrors.models import AuditEntry, Consumer, Serving, Taking
+from mirrors.registry.transport import user_agent
 from tests.kept import keep_build
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -52,6 +54,12 @@ def test_it_writes_down_who_took_what_and_when(vulns, takes, now):
     assert (row.count, row.bytes_total, row.usual) == (1, vulns.current.size_bytes, None)
     assert row.again_at == vulns.current.next_update
     assert row.state(now) == "waiting"
+
+
+def test_our_own_doctor_is_no_consumer(takes, now):
+    takes(now, Who("127.0.0.1", agent=user_agent(DOCTOR)))
+    takes(now, Who("127.0.0.1", agent=user_agent()))
+    assert Consumer.objects.get().product == "airgap"
 
 
 def test_noting_touches_no_database(vulns, now, django_assert_num_queries):

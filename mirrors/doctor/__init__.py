@@ -15,10 +15,12 @@ go-containerregistry pkg/name, pkg/v1/remote and its transport.
 """
 
 from mirrors.doctor.addresses import AddressError, Target, targets_of
+from mirrors.doctor.asking import DOCTOR
 from mirrors.doctor.examining import EVERYTHING, Options, examine
 from mirrors.doctor.findings import Finding, Level, Report, worst_of
 
 __all__ = [
+    "DOCTOR",
     "EVERYTHING",
     "AddressError",
     "Finding",

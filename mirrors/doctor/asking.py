@@ -11,11 +11,13 @@ from requests import Response
 from mirrors.doctor.rules import error_codes
 from mirrors.registry.errors import Hop
 from mirrors.registry.exchange import Exchange
-from mirrors.registry.transport import Connection, Timeouts
+from mirrors.registry.transport import Connection, Timeouts, user_agent
 from mirrors.stopping import StopSignal
 
 T = TypeVar("T")
 PATIENCE = Timeouts(connect=5, read=8, attempts=1, source_seconds=25, longest_retry_after=0)
+# What it calls itself, so that nobody takes it for a scanner.
+DOCTOR = "airgap-doctor"
 BODY_LIMIT = 4 * 1024 * 1024
 
 
@@ -43,6 +45,7 @@ class Asker:
 
     def __init__(self, name: str, connection: Connection, stop: StopSignal, timeouts: Timeouts = PATIENCE) -> None:
         self.exchange = Exchange(name, name, connection, stop=stop, timeouts=timeouts)
+        self.exchange.session.headers["User-Agent"] = user_agent(DOCTOR)
         self.connection = connection
         self.met: list[Hop] = []
 

@@ -118,14 +118,14 @@ class Session(requests.Session):
 
 
 @functools.cache
-def user_agent() -> str:
+def user_agent(program: str = "airgap") -> str:
     """`airgap/VERSION`, the version as CHANGELOG.md names it, so that registries can tell who asks."""
     try:
         with CHANGELOG.open(encoding="utf-8") as lines:
             versions = (re.match(r"## ([0-9][0-9A-Za-z.+-]*)", line) for line in lines)
-            return next((f"airgap/{found[1]}" for found in versions if found), "airgap")
+            return next((f"{program}/{found[1]}" for found in versions if found), program)
     except OSError:
-        return "airgap"
+        return program
 
 
 def new_session(connection: Connection, *, stop: StopSignal | None = None) -> Session:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mirrors.demo import assets
-from mirrors.doctor import EVERYTHING, Level, worst_of
+from mirrors.doctor import DOCTOR, EVERYTHING, Level, worst_of
 from mirrors.doctor.artifact import STRANGER
 from mirrors.stopping import StopSignal
 from mirrors.trivy.catalogue import KINDS
@@ -58,6 +58,7 @@ def test_it_asks_what_trivy_asks_and_in_its_order(fake):
     assert len(accept) == 1 and accept[0].startswith("application/vnd.docker.distribution.manifest.v1+json,")
     assert not fake.seen("HEAD")
     assert not any("Range" in request.headers for request in fake.requests)
+    assert {request.headers["User-Agent"].split("/")[0] for request in fake.requests} == {DOCTOR}
 
 
 def test_what_holds_for_the_host_is_said_once(fake):
