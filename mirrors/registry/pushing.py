@@ -337,7 +337,8 @@ class PushClient:
                 error,
                 product=product_of(self.registry, self._talk.login.realm, *self._exchange.answered_with),
                 repository=repository,
-                shown=self._talk.shown,
+                # A token that was typed in proves nothing; one that a token server gave for a login does.
+                shown="" if connection.token else self._talk.shown,
                 has_login=bool(connection.username or connection.token or connection.identity_token),
                 tagging=tagging,
             )

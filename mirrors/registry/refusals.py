@@ -30,8 +30,8 @@ def refined(
 ) -> RegistryError:
     """The error with code and advice for someone who pushes.
 
-    `product` is a key of ADVICE, `shown` how the request was authorized ("", Basic, Bearer), `tagging` whether a
-    manifest was being pushed. What happened stays as it was said.
+    `product` is a key of ADVICE, `shown` how the request was authorized ("", Basic, or Bearer by a token that a token
+    server gave), `tagging` whether a manifest was being pushed. What happened stays as it was said.
     """
     for old, new in _WORDS:
         error.advice = error.advice.replace(old, new).strip()

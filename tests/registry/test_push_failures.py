@@ -249,6 +249,13 @@ def test_a_login_without_the_right_to_push_is_told_from_a_wrong_one(fake: PushRe
     assert error.code == "forbidden" and f"does not include the right to push to {REPOSITORY}" in str(error)
 
 
+def test_a_token_that_was_typed_in_wrong_is_not_called_a_login_that_worked(fake: PushRegistry, pusher: Make) -> None:
+    for ask in (fake.require_basic, fake.require_token):
+        ask(username="robot", password=PASSWORD)
+        error = failed(lambda: pusher(fake, token="no-such-token").try_login(REPOSITORY))
+        assert error.code == "auth" and "Check the user name and password (or token)" in str(error)
+
+
 def test_denied_says_where_the_right_is_given(fake: PushRegistry, pusher: Make) -> None:
     fake.require_token(realm=None)
     realm = fake.url("/service/token")
