@@ -7,7 +7,7 @@ other changes leave a run alone. Two administrators who edit at once: the second
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -93,12 +93,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Edited:
-    """What an edit did: the changed settings in words, and whether something else is fetched from now on."""
+    """What an edit did: the changed settings in words, and whether something else is fetched from now on.
+
+    `gone` says which address scanners ask in vain from now on, "" for none.
+    """
 
     mirror: Mirror
     changes: tuple[str, ...]
     fetches_anew: bool
     stopped_runs: int = 0
+    gone: str = ""
 
 
 # The columns a form shows, by what an administrator calls them. Those in FETCHED decide what is fetched.
@@ -205,12 +209,14 @@ def edit_mirror(
             if getattr(mirror, column) != value
         ]
         changed = {column for column, value in values.items() if getattr(mirror, column) != value}
+        gone = served_names.gone(mirror, values)
         for column in changed:
             setattr(mirror, column, values[column])
         source_changes = _edit_sources(mirror, wish, kind_changed="kind" in changed)
         if not isinstance(wish.after, Keep) and _place(mirror, wish.after):
             changes.append("place in the list")
-        return _conclude(mirror, changed, changes, source_changes, by=by, now=now, address=address)
+        edited = _conclude(mirror, changed, changes, source_changes, by=by, now=now, address=address)
+        return replace(edited, gone=gone)
 
 
 def _conclude(

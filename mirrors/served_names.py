@@ -77,7 +77,9 @@ def columns(mirror: Mirror, kind: Kind, served_as: str | None, first_source: str
     """
     if kind.transport != "oci":
         if served_as:
-            raise RuleBroken(SETTING, f"A {kind.label} is not served as a repository; it has an address of its own.")
+            raise RuleBroken(
+                SETTING, f"{kind.label}: this kind is not served as a repository; it has an address of its own."
+            )
         return {"served_repository": "", "served_tag": "", "served_tag_follows": True}
     if served_as is None and mirror.served_repository:
         repository, tag = mirror.served_repository, "" if mirror.served_tag_follows else mirror.served_tag
@@ -86,6 +88,18 @@ def columns(mirror: Mirror, kind: Kind, served_as: str | None, first_source: str
     kept = tag or tag_of(first_source, kind)
     _refuse_taken(mirror, repository, kept, said=bool(tag))
     return {"served_repository": repository, "served_tag": kept, "served_tag_follows": not tag}
+
+
+def gone(mirror: Mirror, values: dict[str, Any]) -> str:
+    """What becomes of scanners that ask by the name a mirror has, once it has these columns; "" where it stays."""
+    before = (mirror.served_repository, mirror.served_tag)
+    after = tuple(
+        values.get(column, old) for column, old in zip(("served_repository", "served_tag"), before, strict=True)
+    )
+    if before == after or not mirror.served_repository:
+        return ""
+    told = f" Tell them {':'.join(after)}; the page Use it has the new lines." if after[0] else ""
+    return f"Scanners that ask for {':'.join(before)} do not find this mirror there any more.{told}"
 
 
 def _refuse_taken(mirror: Mirror, repository: str, tag: str, *, said: bool) -> None:

@@ -113,6 +113,13 @@ def test_a_vex_repository_is_given_no_name(now):
 # Changed
 
 
+def test_whoever_asks_by_the_old_name_is_thought_of(now):
+    add("lab", now)
+    assert edit("lab", now, label="Lab").gone == ""
+    told = edit("lab", now, sources=sources("one.example/trivy-db:nightly")).gone
+    assert "Scanners that ask for mirrors/lab:2 do not" in told and "Tell them mirrors/lab:nightly;" in told
+
+
 def test_the_tag_follows_that_of_the_first_source(now):
     add("lab", now)
     edited = edit("lab", now, sources=sources("one.example/trivy-db:nightly", "two.example/trivy-db:2"))

@@ -183,6 +183,7 @@ class MirrorForm(LoginPart):
         self.fields["served_as"].help_text = (
             "What scanners ask this instance for: repository or repository:tag. "
             f"Empty: mirrors/{self.mirror.name if self.mirror else 'NAME'}; without a tag, that of the first source."
+            + (" After a change, scanners that ask by the old name get 404." if self.mirror else "")
         )
         own = wording.every_text(kind.check_every)
         schedule = self.fields["schedule"]

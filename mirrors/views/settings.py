@@ -100,7 +100,8 @@ def _said(edited: mirroring.Edited) -> str:
         if edited.fetches_anew and edited.mirror.next_sync_at
         else ""
     )
-    return f"Saved.{stopped}{soon}"
+    gone = f" {edited.gone}" if edited.gone else ""
+    return f"Saved.{stopped}{soon}{gone}"
 
 
 def _explain(form: MirrorForm, refusal: Exception) -> None:

@@ -295,7 +295,11 @@ def test_a_mirror_is_given_a_name_to_be_served_under(as_administrator, mirror):
     page = as_administrator.get(EDIT)
     assert page.context["form"]["served_as"].value() == "mirrors/db"
     assert "Empty: mirrors/db; without a tag, that of the first source." in page.text
+    assert "scanners that ask by the old name get 404" in page.text
     save(as_administrator, served_as="aquasec/trivy-db:stable")
+    said = as_administrator.get(LIST).text
+    assert "Scanners that ask for mirrors/db:2 do not find this mirror there any more." in said
+    assert "Tell them aquasecurity/trivy-db:stable" in said
     assert as_administrator.get(EDIT).context["form"]["served_as"].value() == "aquasecurity/trivy-db:stable"
     assert "served as aquasecurity/trivy-db:stable" in as_administrator.get(LIST).text
     save(as_administrator, served_as="")

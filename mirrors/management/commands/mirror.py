@@ -104,6 +104,8 @@ class Command(PlainCommand):
         edited = mirroring.edit_mirror(name, self.wish(options), by=by, now=now)
         for change in edited.changes:
             self.stdout.write(change)
+        if edited.gone:
+            self.stderr.write(edited.gone)
         if edited.stopped_runs:
             self.stdout.write("The run under way was stopped; a new one is due now.")
         switched = (enable or disable) and mirroring.set_enabled(name, enable, by=by, now=now)
