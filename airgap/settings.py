@@ -57,6 +57,8 @@ AIRGAP_CONSUMERS_WRITE_SECONDS = 5.0
 AIRGAP_TAKEN_LOG = Path(environment.text("AIRGAP_TAKEN_LOG")) if environment.text("AIRGAP_TAKEN_LOG") else None
 
 SECRET_KEY = environment.text("AIRGAP_SECRET_KEY") or environment.kept_secret(AIRGAP_DATA_DIR / "secret-key")
+# Where an ssh-agent listens that holds the key bundles are signed with, if it is not kept here.
+AIRGAP_SSH_AUTH_SOCK = environment.file("AIRGAP_SSH_AUTH_SOCK")
 AIRGAP_CREDENTIALS_KEY_FILE = AIRGAP_DATA_DIR / "credentials-key"
 DEBUG = False
 # The Host header is checked against what this instance is called, where it was told; loopback always answers.
@@ -161,7 +163,8 @@ SECURE_HSTS_SECONDS = 86400 * environment.number("AIRGAP_HSTS_DAYS", 180) if SES
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-# No page takes a file. By default a stranger's would be written to /tmp, however large, before anybody looks at it.
+# No page takes a file, but for small ones that a view asks for by itself (mirrors/views/small_files.py). By default a
+# stranger's would be written to /tmp, however large, before anybody looks at it.
 FILE_UPLOAD_HANDLERS: list[str] = []
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

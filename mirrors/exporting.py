@@ -17,12 +17,13 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from mirrors import cache_archive, content, preparing, record, retention, wording, work_here
+from mirrors import cache_archive, content, keys, preparing, record, retention, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.compose import compose
 from mirrors.bundle.composition import Composition, Recipe
 from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
 from mirrors.bundle.files import files_folder_name
+from mirrors.keys import KeysError
 from mirrors.models import Bundle, BundleBlob, BundlePart, BundleSnapshot, Export, Mirror, Snapshot, Transfer
 from mirrors.preparing import ClaimLost, Work
 from mirrors.stopping import Stopped, StopSignal
@@ -166,9 +167,9 @@ def create_bundle(
     1. Hold the store, so that nothing is pruned meanwhile. 2. Render the small documents. 3. In one transaction: look
     again whether the snapshots exist, and write the rows that protect them.
 
-    A cache archive and single files are left `preparing` for a worker. With `reuse`, a bundle of the same that this
-    person just made is returned instead. `crossing` says for which site it is; `on_created` is called in the
-    transaction. Raises ExportError.
+    A cache archive and single files are left `preparing` for a worker, and a bundle whose key is kept outside waits,
+    `unsigned`. With `reuse`, a bundle of the same that this person just made is returned instead. `crossing` says for
+    which site it is; `on_created` is called in the transaction. Raises ExportError.
     """
     store = store or content.store()
     site = crossing.site if crossing is not None else None
@@ -226,11 +227,12 @@ def _settle(
     scripts = bundle.profile == Profile.FULL
     try:
         about = (bundle.id, bundle.created_at, settings.VERSION)
-        recipe = compose(*about, described, store, scripts=scripts, crossing=crossing)
-    except (BundleError, StoreError) as error:
+        signer = keys.signer()
+        recipe = compose(*about, described, store, scripts=scripts, crossing=crossing, signer=signer)
+    except (BundleError, StoreError, KeysError) as error:
         raise ExportError(str(error)) from error
     composition = Composition(recipe, store)
-    bundle.state = State.READY
+    bundle.state, bundle.signer = State.READY if signer.sign else State.UNSIGNED, signer.fingerprint
     bundle.filename, bundle.size_bytes, bundle.etag = composition.filename, composition.size, composition.etag
     bundle.recipe = recipe.as_dict()
     return recipe
@@ -272,7 +274,7 @@ def _just_made(snapshots: Sequence[Snapshot], profile: str, site: str | None, by
         profile=profile,
         created_by_name=by[:150],
         created_at__gt=now - SAME_WITHIN,
-        state__in=[State.READY, State.PREPARING],
+        state__in=[State.READY, State.UNSIGNED, State.PREPARING],
     )
     if site is None:
         recent = recent.filter(transfer=None)
@@ -312,6 +314,8 @@ def file_of(bundle: Bundle, store: BlobStore | None = None) -> File:
         raise ExportError(f"{bundle.filename} is no longer kept. Make a new bundle of what is current.")
     if bundle.state == State.PREPARING:
         raise ExportError(f"{bundle.filename} is still being prepared. Its page says how far it is.")
+    if bundle.state == State.UNSIGNED:
+        raise ExportError(f"{bundle.filename} waits for its signature. Its page takes it.")
     if bundle.state != State.READY:
         raise ExportError(f"{bundle.filename} cannot be sent. {bundle.problem}")
     try:
@@ -441,7 +445,7 @@ def _prepare(bundle: Bundle, work: Work, store: BlobStore) -> None:
             preparing.sum_up(bundle, work, store)
     except Stopped:
         work.finish()
-    except (BundleError, CacheError, StoreError, ExportError, retention.NoRoomError) as error:
+    except (BundleError, CacheError, StoreError, ExportError, KeysError, retention.NoRoomError) as error:
         state = State.FAILED if bundle.state == State.PREPARING else State.DAMAGED
         logger.error("Preparing bundle %s failed: %s", bundle.pk, error)
         work.finish(state=state, problem=str(error))

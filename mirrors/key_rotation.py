@@ -12,11 +12,12 @@ from datetime import datetime
 from django.apps import apps
 from django.db import connection, models, transaction
 
-from mirrors import content, record, wording
-from mirrors.logins import SEALED
+from mirrors import content, logins, record, wording
 from mirrors.secrets import SecretError, Vault
 
 AT_ONCE = 100
+# Every column that is sealed.
+SEALED = (*logins.SEALED, ("SigningKey", "private_sealed"))
 
 
 class Unreadable(SecretError):

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from mirrors import cache_archive, retention
+from mirrors import cache_archive, keys, retention
 from mirrors.blobs import BlobStore
 from mirrors.bundle.composition import Composition, Recipe
 from mirrors.bundle.contents import Assumed, BundledSnapshot, Crossing
@@ -107,7 +107,8 @@ def sum_up(bundle: Bundle, work: Work, store: BlobStore) -> None:
 
 
 def settle_files(bundle: Bundle, described: Sequence[BundledSnapshot], work: Work, store: BlobStore) -> None:
-    """List what is in each archive and settle the recipe; the sum is of the next pass, which the row still asks for."""
+    """List what is in each archive, settle the recipe and sum it; or leave it to wait for its signature."""
+    signer = keys.signer()
     with store.in_use():
         recipe = compose_files(
             bundle.id,
@@ -116,6 +117,7 @@ def settle_files(bundle: Bundle, described: Sequence[BundledSnapshot], work: Wor
             described,
             store,
             crossing=remembered(bundle.recipe),
+            signer=signer,
             progress=work.progress,
             stop=work.stop,
         )
@@ -123,7 +125,12 @@ def settle_files(bundle: Bundle, described: Sequence[BundledSnapshot], work: Wor
         with transaction.atomic():
             retention.lock_references()
             BundleBlob.objects.bulk_create(BundleBlob(bundle=bundle, digest=digest) for digest in recipe.rendered)
-            work.keep(state=State.READY, recipe=recipe.as_dict(), size_bytes=composition.size, etag=composition.etag)
+            settled = {"recipe": recipe.as_dict(), "size_bytes": composition.size, "etag": composition.etag}
+            settled["signer"] = signer.fingerprint
+            if not signer.sign:
+                work.finish(state=State.UNSIGNED, bytes_done=0, **settled)
+                return
+            work.keep(state=State.READY, **settled)
     bundle.refresh_from_db()
     work.done = 0
     sum_up(bundle, work, store)

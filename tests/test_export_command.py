@@ -68,6 +68,7 @@ def test_it_prints_one_list_of_objects(held, tmp_path):
         "file": str(target),
         "size": target.stat().st_size,
         "sha256": "sha256:" + hashlib.sha256(target.read_bytes()).hexdigest(),
+        "signed_by": Bundle.objects.get().signer,
         "snapshots": [
             {
                 "mirror": "vexhub",

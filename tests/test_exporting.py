@@ -196,6 +196,7 @@ def test_creating_and_deleting_are_on_record(everything, store, now):
     assert bundle.contents.count() == 1
     assert not BundleBlob.objects.filter(bundle=bundle).exists()
     assert list(AuditEntry.objects.order_by("pk").values_list("actor", "action", "address")) == [
+        ("system", "signing key made", ""),
         ("otto", "bundle created", "10.0.0.7"),
         ("ada", "bundle deleted", ""),
     ]

@@ -6,7 +6,7 @@ from django.apps import apps
 from django.db import models
 
 from mirrors import content, key_rotation, mirroring
-from mirrors.logins import SEALED
+from mirrors.key_rotation import SEALED
 from mirrors.mirror_rules import SourceSpec
 from mirrors.models import AuditEntry, Source
 from mirrors.secrets import SecretError, Vault

@@ -8,7 +8,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import contents, documents
 from mirrors.bundle.composition import FORMAT, Member, Recipe
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
+from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing, Signer
 from mirrors.bundle.coversheet import cover_sheet
 from mirrors.bundle.documents import Archive, Entry, Push
 from mirrors.bundle.names import Names, name_all, plain, unique
@@ -29,6 +29,7 @@ from mirrors.trivy.vex import VexError, repack_as_tar_gz
 SCRIPTS = Path(__file__).parent / "scripts"
 REPACKED_LIMIT = 8 * GIB
 MANIFEST_ROLES = (contents.MANIFEST, contents.INDEX)
+SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 VERSION_ANNOTATION = "org.opencontainers.image.version"
 
 
@@ -46,12 +47,13 @@ def compose(
     *,
     scripts: bool = True,
     crossing: Crossing | None = None,
+    signer: Signer | None = None,
 ) -> Recipe:
     """The recipe of a bundle of `snapshots`, one of each mirror; renders its documents into `store`.
 
-    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. Raises
-    BundleError when a blob is missing or has another size than its snapshot says, StoreError when the store cannot take
-    the documents.
+    `scripts` false leaves out install.sh and push.sh (data only). `crossing` says for which site it is. A signature
+    that is brought afterwards is put in by `with_signature`. Raises BundleError when a blob is missing or has another
+    size than its snapshot says, StoreError when the store cannot take the documents, and whatever `signer` raises.
     """
     if not snapshots:
         raise BundleError("A bundle needs at least one database. Sync one first.")
@@ -66,7 +68,8 @@ def compose(
 
     about = (bundle_id, created_at, program_version)
     first = render("bundle.json", documents.bundle_json(*about, entries, scripts=scripts, crossing=crossing))
-    rest = [render("README.txt", cover_sheet(*about, folder, entries, scripts=scripts, crossing=crossing))]
+    key = signer.fingerprint if signer else ""
+    rest = [render("README.txt", cover_sheet(*about, folder, entries, scripts=scripts, crossing=crossing, key=key))]
     if scripts:
         rest += [render(name, (SCRIPTS / name).read_bytes(), 0o755) for name in ("install.sh", "push.sh")]
     rest += [
@@ -76,10 +79,24 @@ def compose(
         *maker.vex_members,
         *maker.release_members,
     ]
-    sums = render("SHA256SUMS", documents.sha256sums([first, *rest]))
+    listed = documents.sha256sums([first, *rest])
+    sums = [render(SUMS, listed)]
+    if signer and signer.sign:
+        sums.append(render(SIGNATURE, signer.sign(listed)))
     held = {blob.digest for snapshot in snapshots for blob in snapshot.blobs}
     rendered = tuple(dict.fromkeys(digest for digest in maker.rendered if digest not in held))
-    return Recipe(FORMAT, folder, int(created_at.timestamp()), (first, sums, *rest), rendered)
+    return Recipe(FORMAT, folder, int(created_at.timestamp()), (first, *sums, *rest), rendered)
+
+
+def with_signature(recipe: Recipe, signature: bytes, store: BlobStore) -> Recipe:
+    """The recipe with this signature in its place. Raises BundleError where there is one already, StoreError."""
+    names = [member.name for member in recipe.members]
+    if SIGNATURE in names:
+        raise BundleError("This bundle is signed already.")
+    digest, at = store.put(signature), names.index(SUMS) + 1
+    member = Member(SIGNATURE, len(signature), digest)
+    members = (*recipe.members[:at], member, *recipe.members[at:])
+    return replace(recipe, members=members, rendered=tuple(dict.fromkeys((*recipe.rendered, digest))))
 
 
 class Maker:

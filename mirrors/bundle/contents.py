@@ -1,5 +1,6 @@
 """What goes into a bundle, as plain values: the caller fills these from its rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,14 @@ RELEASE_ROLES = (CHECKSUMS, FILE, SIGNATURE)
 
 class BundleError(Exception):
     """A bundle cannot be made or sent; the text says which part and what to do."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Whose key signs a bundle. `sign` signs SHA256SUMS (armored); None: somebody brings that afterwards."""
+
+    fingerprint: str
+    sign: Callable[[bytes], bytes] | None
 
 
 @dataclass(frozen=True)

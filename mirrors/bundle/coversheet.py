@@ -58,6 +58,29 @@ nothing of it. If any of it is missing there, ask for the full bundle: one click
 on the sending side.
 """
 
+VERIFY_SIGNED = """\
+VERIFY, BEFORE ANYTHING IN HERE IS RUN
+
+  cd {folder}
+  ssh-keygen -Y verify -f ALLOWED_SIGNERS -I airgap -n airgap-bundle \\
+    -s SHA256SUMS.sig < SHA256SUMS
+  sha256sum -c SHA256SUMS
+
+The first line (ssh-keygen of OpenSSH 8.1 or later) must say
+'Good "airgap-bundle" signature for airgap', the second OK for every file. If it
+does not, or if there is no SHA256SUMS.sig, use nothing of this bundle and ask
+those who sent it.
+
+ALLOWED_SIGNERS is a file of one line that they gave you on another way than
+this bundle. Never take it from here: whoever changed a bundle would change that
+line as well. This bundle says that it is signed with the key
+
+  {key}
+
+Every file but SHA256SUMS and SHA256SUMS.sig is named in SHA256SUMS. A file that
+is not named there does not belong here.
+"""
+
 VERIFY = """\
 VERIFY
 
@@ -77,6 +100,11 @@ USE IT WITH THE SCRIPTS
 
 Both verify all checksums first and work from any directory. "sh install.sh -h"
 and "sh push.sh -h" tell their options.
+"""
+
+SCRIPTS_AND_KEY = """\
+With --key ALLOWED_SIGNERS --require-signature they verify the signature, too.
+They lie in the bundle themselves, so this does not replace the check above.
 """
 
 BY_HAND = """\
@@ -108,8 +136,9 @@ def cover_sheet(
     *,
     scripts: bool,
     crossing: Crossing | None = None,
+    key: str = "",
 ) -> bytes:
-    """The text, UTF-8."""
+    """The text, UTF-8. `key` is the fingerprint of the key that signs the bundle, "" for none."""
     parts = [
         WHAT + _inside(entries, scripts),
         *([FOREIGN] if any(entry.snapshot.kind == "oci" for entry in entries) else []),
@@ -119,8 +148,8 @@ def cover_sheet(
         "CONTENTS\n\n" + "".join(table(entries)),
         "\n".join("".join(details(entry)) for entry in entries),
         *([LEFT_OUT + "".join(left_out(crossing))] if crossing and crossing.assumed else []),
-        VERIFY.format(folder=folder),
-        *([USE_SCRIPTS] if scripts else []),
+        VERIFY_SIGNED.format(folder=folder, key=one_line(key)) if key else VERIFY.format(folder=folder),
+        *([USE_SCRIPTS + (SCRIPTS_AND_KEY if key else "")] if scripts else []),
         BY_HAND + "".join(by_hand(entries)),
         AFTERWARDS,
     ]

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle import contents, documents
-from mirrors.bundle.compose import Maker, check_present, image_members
+from mirrors.bundle.compose import SIGNATURE, SUMS, Maker, check_present, image_members
 from mirrors.bundle.composition import FORMAT, Member, Recipe
-from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing
+from mirrors.bundle.contents import BundledBlob, BundledSnapshot, BundleError, Crossing, Signer
 from mirrors.bundle.documents import Entry
 from mirrors.bundle.filesheet import files_sheet
 from mirrors.bundle.listing import Listing, format_of, list_archive
@@ -20,7 +20,7 @@ from mirrors.bundle.names import plain
 from mirrors.stopping import StopSignal
 
 PROFILE = "files"
-RESERVED = ("bundle.json", "SHA256SUMS", "SHA256SUMS.sig", "README.txt")
+RESERVED = ("bundle.json", SUMS, SIGNATURE, "README.txt")
 LONGEST = 100
 
 
@@ -37,12 +37,14 @@ def compose_files(
     store: BlobStore,
     *,
     crossing: Crossing | None = None,
+    signer: Signer | None = None,
     progress: Callable[[int], object] = lambda size: None,
     stop: StopSignal | None = None,
 ) -> Recipe:
     """The recipe of the files profile. Reads every archive to list it, so it takes minutes: for a worker.
 
-    `progress` is told the bytes read. Raises BundleError, StoreError, and Stopped when `stop` is set.
+    `progress` is told the bytes read. Raises BundleError, StoreError, whatever `signer` raises, and Stopped when
+    `stop` is set.
     """
     if not snapshots:
         raise BundleError("A bundle needs at least one database. Sync one first.")
@@ -66,8 +68,12 @@ def compose_files(
     document = documents.bundle_json(*facts, flat, scripts=False, profile=PROFILE, crossing=crossing)
     first = render("bundle.json", document)
     folder = files_folder_name(bundle_id, created_at)
-    sheet = render("README.txt", files_sheet(*facts, folder, flat, members, listings, crossing=crossing))
-    sums = render("SHA256SUMS", documents.sha256sums([first, sheet, *members]))
+    key = signer.fingerprint if signer else ""
+    sheet = render("README.txt", files_sheet(*facts, folder, flat, members, listings, crossing=crossing, key=key))
+    listed = documents.sha256sums([first, sheet, *members])
+    sums = [render(SUMS, listed)]
+    if signer and signer.sign:
+        sums.append(render(SIGNATURE, signer.sign(listed)))
     held = {blob.digest for snapshot in snapshots for blob in snapshot.blobs}
     used = {member.digest for member in members}
     made = (*rendered, *(digest for digest in maker.rendered if digest in used))
@@ -75,7 +81,7 @@ def compose_files(
         FORMAT,
         folder,
         int(created_at.timestamp()),
-        (first, sums, sheet, *members),
+        (first, *sums, sheet, *members),
         tuple(dict.fromkeys(digest for digest in made if digest not in held)),
         flat=True,
     )

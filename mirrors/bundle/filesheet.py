@@ -10,6 +10,7 @@ from mirrors.bundle.coversheet import (
     AFTERWARDS,
     FOREIGN,
     LEFT_OUT,
+    VERIFY_SIGNED,
     WHAT,
     addressed,
     by_hand,
@@ -69,8 +70,12 @@ def files_sheet(
     listings: Mapping[str, Listing],
     *,
     crossing: Crossing | None = None,
+    key: str = "",
 ) -> bytes:
-    """The text, UTF-8. `members` are the files of content in their order; `listings` are by the name of the file."""
+    """The text, UTF-8. `key` is the fingerprint of the key that signs the bundle, "" for none.
+
+    `members` are the files of content in their order; `listings` are by the name of the file.
+    """
     kinds = {entry.snapshot.kind for entry in entries}
     parts = [
         WHAT + FILES.format(folder=folder) + (PROGRAMS if "release" in kinds else ""),
@@ -81,7 +86,7 @@ def files_sheet(
         "\n".join("".join(details(entry)) for entry in entries),
         *([LEFT_OUT + "".join(left_out(crossing))] if crossing and crossing.assumed else []),
         "FILES, AND WHAT IS IN EACH ARCHIVE\n\n" + "".join(_files(members, listings)),
-        VERIFY,
+        VERIFY_SIGNED.format(folder="FOLDER_OF_THESE_FILES", key=one_line(key)) if key else VERIFY,
         BY_HAND + "".join("".join(_by_hand(entry)) for entry in entries),
         AFTERWARDS,
     ]

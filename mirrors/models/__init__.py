@@ -4,6 +4,7 @@ from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundlePart, BundleSnapshot, Export
 from mirrors.models.consumer import Consumer, LogPlace, Taking
 from mirrors.models.destination import Destination, PushRule, PushRun, PushStep
+from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
 from mirrors.models.run import Run, RunStep, Step, SyncRun
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "RunStep",
     "Serving",
+    "SigningKey",
     "Site",
     "SiteHolding",
     "Snapshot",
@@ -42,6 +44,7 @@ __all__ = [
     "SyncRun",
     "Taking",
     "Transfer",
+    "TrustedKey",
     "User",
     "WithLogin",
 ]

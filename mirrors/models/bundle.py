@@ -25,8 +25,9 @@ class Bundle(models.Model):
 
     `profile`: `full` has install.sh and push.sh, `data` leaves them out, `files` is single files without folders and
     `cache` one tar.gz that unpacks to a ready Trivy cache; a worker makes these two. `volume_size` is in bytes, 0 for
-    one file. preparing -> ready | failed; ready -> damaged when a member no longer
-    is what the recipe says. `sha256` is of the whole file, empty until a worker has computed it. After
+    one file. preparing -> ready | failed; unsigned -> ready when its signature was brought; ready -> damaged when a
+    member no longer is what the recipe says. `sha256` is of the whole file, empty until a worker has computed it.
+    `signer` is the fingerprint of the key that signs it, "" for none. After
     `expired_at` only this row is left.
     """
 
@@ -38,6 +39,7 @@ class Bundle(models.Model):
 
     class State(models.TextChoices):
         PREPARING = "preparing", "Preparing"
+        UNSIGNED = "unsigned", "Waits for its signature"
         READY = "ready", "Ready"
         FAILED = "failed", "Failed"
         DAMAGED = "damaged", "Damaged"
@@ -52,6 +54,7 @@ class Bundle(models.Model):
     volume_size = models.PositiveBigIntegerField(default=0)
     etag = models.CharField(max_length=80, blank=True)
     sha256 = models.CharField(max_length=64, blank=True)
+    signer = models.CharField(max_length=60, blank=True)
     work_started_at = models.DateTimeField(null=True, blank=True)
     bytes_done = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()

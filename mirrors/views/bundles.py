@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from mirrors import clock, exporting, tasks, transfers, wording
+from mirrors import bundle_signing, clock, exporting, tasks, transfers, wording
 from mirrors.blobs import StoreError
 from mirrors.exporting import ExportError
 from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Site, Snapshot, Transfer
@@ -77,6 +77,7 @@ class Row:
 
 LOOKS = {
     Bundle.State.PREPARING: "running",
+    Bundle.State.UNSIGNED: "queued",
     Bundle.State.READY: "succeeded",
     Bundle.State.FAILED: "failed",
     Bundle.State.DAMAGED: "failed",
@@ -240,7 +241,7 @@ def bundle_create(request: PageRequest) -> HttpResponse:
     whom, then also `reference`, and `missing=1` for what it lacks of these.
 
     Answers with the download itself, so that one click is enough; single files and a cache archive have to be prepared
-    first.
+    first, and a bundle may wait for its signature.
     """
     profile = request.POST.get("profile") or Bundle.Profile.FULL
     try:
@@ -250,8 +251,8 @@ def bundle_create(request: PageRequest) -> HttpResponse:
     except (ExportError, TransferError, StoreError) as error:
         return _refused(request, str(error), profile)
     tasks.send_bundle(bundle.pk)
-    view = "mirrors:bundle-detail" if profile in exporting.BY_A_WORKER else "mirrors:bundle-download"
-    answer = redirect(view, bundle.pk)
+    may_be_sent = bundle.state == Bundle.State.READY
+    answer = redirect("mirrors:bundle-download" if may_be_sent else "mirrors:bundle-detail", bundle.pk)
     answer.status_code = SEE_OTHER
     return answer
 
@@ -334,6 +335,7 @@ def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
         "more_exports": max(0, len(exports) - EXPORTS_SHOWN),
         "kinds": {row.snapshot.mirror.kind for row in rows if row.snapshot is not None},
         "headline": headline(bundle, len(rows)),
+        "key": bundle_signing.key_of(bundle),
         "folder": bundle.filename.removesuffix(".tar"),
         "download_url": base + reverse("mirrors:bundle-download", args=[bundle.pk]),
         **parts_context(bundle, base),
@@ -349,6 +351,8 @@ def headline(bundle: Bundle, count: int) -> str:
         return f"This {what.lower()} is no longer kept."
     if bundle.state == Bundle.State.PREPARING:
         return f"The {what.lower()} is being prepared."
+    if bundle.state == Bundle.State.UNSIGNED:
+        return f"This {what.lower()} waits for its signature."
     if bundle.state == Bundle.State.FAILED:
         return f"The {what.lower()} could not be prepared."
     if bundle.state == Bundle.State.DAMAGED:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mirrors.blobs import BlobStore
-from mirrors.bundle import BundledSnapshot, Composition, Recipe, compose
+from mirrors.bundle import BundledSnapshot, Composition, Recipe, Signer, compose
 from mirrors.bundle.contents import Crossing
 from tests.bundle import samples
 
@@ -23,6 +23,7 @@ class Maker:
         *,
         scripts: bool = True,
         crossing: Crossing | None = None,
+        signer: Signer | None = None,
     ) -> Recipe:
         return compose(
             "k3j9x2a1b7",
@@ -32,19 +33,14 @@ class Maker:
             self.store,
             scripts=scripts,
             crossing=crossing,
+            signer=signer,
         )
 
-    def composition(self, snapshots: list[BundledSnapshot] | None = None, *, scripts: bool = True) -> Composition:
-        return Composition(self.recipe(snapshots, scripts=scripts), self.store)
+    def composition(self, snapshots: list[BundledSnapshot] | None = None, **how) -> Composition:
+        return Composition(self.recipe(snapshots, **how), self.store)
 
-    def unpacked(
-        self,
-        snapshots: list[BundledSnapshot] | None = None,
-        *,
-        scripts: bool = True,
-        crossing: Crossing | None = None,
-    ) -> Path:
-        composition = Composition(self.recipe(snapshots, scripts=scripts, crossing=crossing), self.store)
+    def unpacked(self, snapshots: list[BundledSnapshot] | None = None, **how) -> Path:
+        composition = self.composition(snapshots, **how)
         target = self.root / "carried over"
         with tarfile.open(fileobj=io.BytesIO(b"".join(composition.read()))) as archive:
             archive.extractall(target, filter="data")

@@ -230,7 +230,7 @@ def test_its_page_shows_contents_sum_and_what_to_do(as_operator, bundle, store):
         "with 2 databases.",
         bundle.sha256,
         f"curl --fail -C - -u otto -o {bundle.filename} http://testserver{download(bundle)}",
-        "sh install.sh CACHE_DIR",
+        "sh install.sh --key ALLOWED_SIGNERS --require-signature CACHE_DIR",
         "sha256sum -c SHA256SUMS",
         "--skip-vex-repo-update",
         bundle.contents.first().digest,

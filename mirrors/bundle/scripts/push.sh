@@ -13,6 +13,10 @@ usage: sh push.sh [options] HOST[/PREFIX]
   --plain-http    the registry speaks HTTP, not HTTPS (on this machine's own
                   address, 127.0.0.1 or localhost, both are tried)
   --dry-run       say what would be pushed where
+  --key FILE      verify the bundle's signature with this OpenSSH public key (or
+                  allowed-signers file)
+  --require-signature
+                  refuse a bundle whose signature cannot be verified
   -h, --help      show this text
 
 Trivy's own artifacts are named as on ghcr.io below HOST/PREFIX:
@@ -29,7 +33,7 @@ set -u
 
 newline='
 '
-tool='' plain=no dry=no
+tool='' plain=no dry=no key='' require_signature=no made=no
 temporary=${TMPDIR:-/tmp}/airgap-push.$$
 
 say() { printf '%s\n' "$*"; }
@@ -47,6 +51,50 @@ elif have openssl; then
 else
     sha256_of() { return 1; }
 fi
+
+# Prints why the signature could not be verified, nothing if it was; dies if it is wrong.
+unsigned_reason() {
+    if [ -z "$key" ]; then
+        say "no --key was given"
+    elif [ ! -f SHA256SUMS.sig ]; then
+        say "this bundle carries no signature"
+    elif ! have ssh-keygen || ! ssh-keygen -Y 2>&1 </dev/null | grep -qi 'argument'; then
+        say "ssh-keygen (OpenSSH 8.1 or later) is not here"
+    fi
+}
+
+make_temporary() {
+    [ $made = yes ] || mkdir "$temporary" || die "No temporary folder could be made in ${TMPDIR:-/tmp}."
+    made=yes
+}
+
+check_signature() {
+    make_temporary
+    signers=$temporary/signers
+    if grep -qE '^(ssh-|ecdsa-|sk-)' "$key"; then
+        grep -E '^(ssh-|ecdsa-|sk-)' "$key" | sed 's/^/airgap namespaces="airgap-bundle" /' >"$signers"
+        who=airgap
+    else
+        cat "$key" >"$signers"
+        who=$(ssh-keygen -Y find-principals -f "$signers" -s SHA256SUMS.sig 2>/dev/null | head -n 1)
+    fi
+    ssh-keygen -Y verify -f "$signers" -I "${who%%,*}" -n airgap-bundle -s SHA256SUMS.sig <SHA256SUMS >/dev/null 2>&1 ||
+        die "The signature of this bundle was not made with the key in $key. Do not use this bundle."
+}
+
+verify_signature() {
+    reason=$(unsigned_reason)
+    [ -z "$reason" ] || [ $require_signature = no ] || die "The signature could not be verified ($reason), and --require-signature was given."
+    [ -n "$reason" ] || check_signature
+}
+
+tell_verified() {
+    if [ -n "$reason" ]; then
+        say "Only checksums were checked, no signature: $reason."
+    else
+        say "Signature and checksums are right."
+    fi >&2
+}
 
 verify() {
     [ -f SHA256SUMS ] && [ -s SHA256SUMS ] || die "SHA256SUMS is missing: this is not a complete bundle. Unpack the tar again."
@@ -144,7 +192,7 @@ send_either_way() { # TARGET
 }
 
 push_all() {
-    mkdir "$temporary" || die "No temporary folder could be made in ${TMPDIR:-/tmp}."
+    make_temporary
     printf '%s\n' "$pushes" >"$temporary/list" || die "$temporary could not be written."
     failed=no
     while IFS='	' read -r digest size type name; do
@@ -180,6 +228,12 @@ while [ $# -gt 0 ]; do
             case $2 in oras | skopeo | crane | regctl) tool=$2 ;; *) wrong_usage "--tool takes oras, skopeo, crane or regctl." ;; esac
             shift
             ;;
+        --key)
+            [ $# -ge 2 ] || wrong_usage "$1 needs a value."
+            key=$2
+            shift
+            ;;
+        --require-signature) require_signature=yes ;;
         --plain-http) plain=yes ;;
         --dry-run) dry=yes ;;
         -h | --help) usage; exit 0 ;;
@@ -198,12 +252,16 @@ target=${1%/}
 host=${target%%/*}
 prefix=${target#"$host"}
 prefix=${prefix#/}
+case $key in '' | /*) ;; *) key=$PWD/$key ;; esac
+[ -z "$key" ] || [ -r "$key" ] || wrong_usage "the key file $key cannot be read."
 case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
 here=$(cd "${here:-/}" && pwd -P) && cd "$here" || exit 1
 
-trap 'status=$?; [ ! -f "$temporary/list" ] || rm -rf "$temporary"; exit $status' EXIT
+trap 'status=$?; [ $made = no ] || rm -rf "$temporary"; exit $status' EXIT
 trap 'exit 1' HUP INT TERM
+verify_signature
 verify
+tell_verified
 read_pushes
 if [ $dry = yes ]; then
     printf '%s\n' "$pushes" | while IFS='	' read -r digest size type name; do

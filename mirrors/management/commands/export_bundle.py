@@ -3,7 +3,9 @@
 import errno
 import os
 import secrets
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,8 +16,10 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import exporting, sites, splitting, transfers, wording
+from mirrors import bundle_signing, exporting, sites, splitting, transfers, wording
+from mirrors.bundle.compose import SUMS
 from mirrors.bundle.volumes import PRESETS, VolumeError, cut, size_named
+from mirrors.bundle_signing import NotTaken
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
 from mirrors.management.terminal import ended_by_sigterm, redrawn
@@ -25,6 +29,8 @@ from mirrors.transfers import NothingMissing, TransferError
 
 Volume = tuple[Path, int, str]
 
+# Somebody may have to type a passphrase, or look for a token.
+SIGNING_PATIENCE = 600
 PROFILES = {
     "full": "with install.sh and push.sh",
     "data": "no scripts",
@@ -35,7 +41,7 @@ PROFILES = {
 
 class Command(PlainCommand):
     help = "Make a bundle of what is current (of everything, or of the mirrors named) and write it to a file."
-    expected = (ExportError, SiteError, TransferError)
+    expected = (ExportError, NotTaken, SiteError, TransferError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_names(parser, "mirrors to put in; all that hold something if none is named")
@@ -55,6 +61,13 @@ class Command(PlainCommand):
             metavar="N",
             help=f"cut it into FILE.001of004 and so on: {', '.join(PRESETS)}, or a number of bytes from 1048576",
         )
+        signing = parser.add_mutually_exclusive_group()
+        signing.add_argument(
+            "--sign-with",
+            metavar="CMD",
+            help="for a key that is kept outside: a command that reads SHA256SUMS and writes its signature",
+        )
+        signing.add_argument("--unsigned", action="store_true", help="leave out the signature of a key kept outside")
         parser.add_argument("--json", action="store_true", help="print one list of objects on standard output")
 
     def run(
@@ -75,6 +88,9 @@ class Command(PlainCommand):
                     self.print_json([])
                 return 0
             try:
+                self.prepare(bundle)
+                if bundle.state == Bundle.State.UNSIGNED:
+                    self.settle(bundle, options["sign_with"], unsigned=options["unsigned"])
                 file, volumes = self.write(bundle, output, size)
             except BaseException:
                 # Nobody has it, so it need not hold its snapshots for a month.
@@ -113,6 +129,27 @@ class Command(PlainCommand):
         about: dict[str, Any] = {"profile": profile, "reference": options["reference"], "by": by, "now": now}
         return transfers.prepare(site, lacks.send, left_out=lacks.left_out, **about).bundle
 
+    def settle(self, bundle: Bundle, sign_with: str | None, *, unsigned: bool) -> None:
+        """What a bundle waits for whose key is kept outside."""
+        if unsigned:
+            bundle_signing.send_unsigned(bundle, by=self.who(), now=timezone.now())
+        elif sign_with:
+            signature = signed_by_command(sign_with, bundle_signing.document(bundle, SUMS) or b"")
+            bundle_signing.attach(bundle, signature, by=self.who(), now=timezone.now())
+        else:
+            raise ExportError(
+                f"The key {bundle.signer} is kept outside, so that somebody has to sign. Give --sign-with "
+                "'ssh-keygen -Y sign -f KEY -n airgap-bundle', or --unsigned, or make the bundle on the Bundles page."
+            )
+
+    def prepare(self, bundle: Bundle) -> None:
+        """What a worker does for what the pages make."""
+        if bundle.profile in exporting.BY_A_WORKER:
+            exporting.prepare(bundle.pk)
+            bundle.refresh_from_db()
+            if bundle.state not in (Bundle.State.READY, Bundle.State.UNSIGNED):
+                raise ExportError(bundle.problem or f"{bundle.filename} could not be prepared.")
+
     def record(self, bundle: Bundle) -> None:
         """Whoever asked for it has all of it now."""
         names = [volume.name(bundle.filename) for volume in bundle.volumes]
@@ -122,12 +159,7 @@ class Command(PlainCommand):
         splitting.record_taken(bundle.pk, BundlePart.Kind.VOLUME, names, by=self.who(), now=timezone.now())
 
     def write(self, bundle: Bundle, output: str, volume_size: int) -> tuple[str, list[Volume]]:
-        """Prepare what has to be, then write; the file's path, and of each volume its path, bytes and SHA-256."""
-        if bundle.profile in exporting.BY_A_WORKER:
-            exporting.prepare(bundle.pk)
-            bundle.refresh_from_db()
-            if bundle.state != Bundle.State.READY:
-                raise ExportError(bundle.problem or f"{bundle.filename} could not be prepared.")
+        """The file's path, and of each volume its path, bytes and SHA-256."""
         progress = Progress(bundle.size_bytes)
         if output == "-":
             with redrawn(progress.line):
@@ -190,6 +222,21 @@ def check_site_options(options: dict[str, Any]) -> None:
         raise Problem("--assume-carried goes with --missing.", WRONG_USAGE)
 
 
+def signed_by_command(command: str, sums: bytes) -> bytes:
+    """What the command wrote when it was given SHA256SUMS on standard input. Raises Problem."""
+    try:
+        done = subprocess.run(shlex.split(command), input=sums, stdout=subprocess.PIPE, timeout=SIGNING_PATIENCE)
+    except ValueError:
+        raise Problem("The command of --sign-with cannot be read: a quote is not closed.", WRONG_USAGE) from None
+    except subprocess.TimeoutExpired:
+        raise Problem(f"The command of --sign-with took longer than {SIGNING_PATIENCE} s.") from None
+    except OSError as error:
+        raise Problem(f"The command of --sign-with cannot be run: {error.strerror}.") from None
+    if done.returncode:
+        raise Problem(f"The command of --sign-with ended with status {done.returncode}; nothing was signed.")
+    return done.stdout
+
+
 @contextmanager
 def replaced(target: Path) -> Iterator[BinaryIO]:
     """Write beside `target` and rename when all of it is on disk; whatever goes wrong, nothing half stays."""
@@ -231,6 +278,7 @@ def as_json(bundle: Bundle, file: str, volumes: list[Volume]) -> dict[str, Any]:
         "file": file,
         "size": bundle.size_bytes,
         "sha256": f"sha256:{bundle.sha256}",
+        "signed_by": bundle.signer or None,
         "snapshots": [
             {
                 "mirror": row.mirror_name,

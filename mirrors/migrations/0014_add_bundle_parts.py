@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mirrors', '0012_add_sites'),
+        ('mirrors', '0013_add_keys'),
     ]
 
     operations = [
