@@ -7,7 +7,7 @@ CLEAN := env -u DATABASE_URL -u REDIS_URL -u AIRGAP_DATA_DIR -u AIRGAP_BIND -u A
 	-u AIRGAP_SECRET_KEY -u AIRGAP_ADMIN_PASSWORD -u AIRGAP_TEST_SERVERS -u DJANGO_SETTINGS_MODULE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests up demo test test-servers lint format types check bench screenshots lock install-service uninstall-service
+.PHONY: help setup setup-tests up demo test test-servers lint format types check bench screenshots lock offline-kit install-service uninstall-service
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,8 +63,14 @@ lock: setup-tests  ## requirements.lock and tests/requirements.lock from the req
 		.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 			$$folder/requirements.txt -o $$folder/requirements.lock || exit 1; done
 
+offline-kit: setup  ## one signed archive for a machine without a package index (ARGS="--python 3.12 --arch x86_64")
+	@$(PY) manage.py up --prepare && $(PY) manage.py offline_kit $(ARGS)
+
 install-service: setup  ## systemd units for this checkout (system-wide as root, else for this user)
 	@$(PY) -m airgap.running.service install $(if $(SERVICE_USER),--user "$(SERVICE_USER)")
 
-uninstall-service: setup  ## remove them again; data stays
+unoffline-kit: setup  ## one signed archive for a machine without a package index (ARGS="--python 3.12 --arch x86_64")
+	@$(PY) manage.py up --prepare && $(PY) manage.py offline_kit $(ARGS)
+
+install-service: setup  ## remove them again; data stays
 	@$(PY) -m airgap.running.service uninstall

@@ -26,6 +26,7 @@ AIRGAP_SIDE = environment.choice("AIRGAP_SIDE", "connected", ("connected", "isol
 AIRGAP_SCHEDULE = environment.choice("AIRGAP_SCHEDULE", "on", ("on", "off")) == "on"
 AIRGAP_BIND = environment.bind("AIRGAP_BIND", "127.0.0.1:8000")
 AIRGAP_ADMIN_PASSWORD = environment.text("AIRGAP_ADMIN_PASSWORD")
+AIRGAP_BACKUP = environment.choice("AIRGAP_BACKUP", "on", ("on", "off")) == "on"
 AIRGAP_BASE_URL = environment.text("AIRGAP_BASE_URL").rstrip("/")
 if AIRGAP_BASE_URL and (
     urlsplit(AIRGAP_BASE_URL).scheme not in ("http", "https") or not urlsplit(AIRGAP_BASE_URL).netloc

@@ -13,6 +13,8 @@ from pathlib import Path
 BASE = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = BASE / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
+# In an unpacked offline kit: every package as a wheel. Then no index is asked.
+WHEELHOUSE = BASE / "wheelhouse"
 
 
 class CannotPrepare(Exception):
@@ -62,8 +64,18 @@ def make_environment() -> None:
 def install(lock: Path) -> None:
     print(f"Installing {lock.relative_to(BASE)} (every package checked against its hash).", file=sys.stderr)  # noqa: T201
     command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    from_kit = WHEELHOUSE.is_dir()
+    if from_kit:
+        command += ["--no-index", "--find-links", str(WHEELHOUSE)]
     # PIP_USER=1, set on some machines for everything else, cannot be right inside a virtual environment.
     done = subprocess.run([*command, "--require-hashes", "-r", str(lock)], env={**os.environ, "PIP_USER": "0"})
+    if done.returncode and from_kit:
+        raise CannotPrepare(
+            f"pip could not install {lock.relative_to(BASE)} from {WHEELHOUSE.name}/; its reason stands above. KIT.txt "
+            "says for which Pythons and architectures this kit is (here: Python "
+            f"{sys.version_info[0]}.{sys.version_info[1]} on {os.uname().machine}); name one of those "
+            "(make up PYTHON=python3.12), or have a kit made for this one."
+        )
     if done.returncode:
         raise CannotPrepare(
             f"pip could not install {lock.relative_to(BASE)}; its reason stands above. Behind a proxy set HTTPS_PROXY, "

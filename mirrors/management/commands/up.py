@@ -9,10 +9,12 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 from django.core.management import BaseCommand, call_command
-from django.db import connections
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import OperationalError
+from django.utils import timezone
 
-from airgap.running import broker, preconditions, start
+from airgap.running import backup, broker, preconditions, start
 from airgap.running.preconditions import CannotStart
 from airgap.running.programs import Instance
 from airgap.running.runner import Runner, wait_for_previous
@@ -84,6 +86,7 @@ class Command(BaseCommand):
 
     def prepare_database(self, upstream: int | None) -> FirstStart:
         try:
+            self.back_up()
             call_command("migrate", interactive=False, verbosity=0)
         except OperationalError as error:
             # The driver's text names host and user, never the password.
@@ -92,6 +95,17 @@ class Command(BaseCommand):
                 f"The database cannot be used ({reason}). Check DATABASE_URL, or unset it to use SQLite."
             ) from None
         return first_start(demo_upstream=f"127.0.0.1:{upstream}" if upstream else None)
+
+    def back_up(self) -> None:
+        """Before migrations change a database that holds something. A new one has nothing to lose."""
+        executor = MigrationExecutor(connection)
+        applied = executor.loader.applied_migrations
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if not applied or not pending or not settings.AIRGAP_BACKUP:
+            return
+        stands_at = max((name for app, name in applied if app == "mirrors"), default="before")
+        copy = backup.back_up(settings.DATABASES["default"], settings.AIRGAP_DATA_DIR, stands_at, timezone.now())
+        self.say(f"This version changes the database; a copy of it as it was: {copy}")
 
     def greet(self, instance: Instance, first: FirstStart) -> None:
         self.say(f"Airgap is running at {instance.url}")
