@@ -15,7 +15,18 @@ from mirrors import content, record, wording
 from mirrors.bundle.contents import Signer
 from mirrors.models import SigningKey, TrustedKey
 from mirrors.secrets import SecretError
-from mirrors.signing import BUNDLE, Agent, AgentError, Key, KeyRefused, PublicKey, SignatureError, SignedBy, Standing
+from mirrors.signing import (
+    BUNDLE,
+    KIT,
+    Agent,
+    AgentError,
+    Key,
+    KeyRefused,
+    PublicKey,
+    SignatureError,
+    SignedBy,
+    Standing,
+)
 from mirrors.signing import check as check_bytes
 from mirrors.signing import sign as sign_bytes
 
@@ -102,8 +113,8 @@ def public_of(key: SigningKey | TrustedKey) -> PublicKey:
 
 
 def allowed_signers(key: SigningKey) -> str:
-    """The line that `ssh-keygen -Y verify -f` and install.sh --key want, without its end."""
-    return public_of(key).allowed_signers(WHO, BUNDLE)
+    """The line that `ssh-keygen -Y verify -f` and install.sh --key want, without its end; for bundles and kits."""
+    return public_of(key).allowed_signers(WHO, f"{BUNDLE},{KIT}")
 
 
 def retired() -> Sequence[SigningKey]:

@@ -65,7 +65,7 @@ class TestOurKey:
 
     def test_the_line_for_the_other_side_is_read_there(self):
         line = keys.allowed_signers(keys.current())
-        assert line.startswith('airgap namespaces="airgap-bundle" ssh-ed25519 AAAA')
+        assert line.startswith('airgap namespaces="airgap-bundle,airgap-kit" ssh-ed25519 AAAA')
         assert PublicKey.from_text(line) == keys.public_of(keys.current())
 
     def test_rotating_makes_another_and_destroys_the_private_part_of_the_first(self, now):

@@ -40,7 +40,7 @@ def test_show_prints_the_allowed_signers_line(manage):
     status, out, err = manage("signing_key", "show", "--allowed-signers")
     line = manage("signing_key", "show")[1]
     assert (status, err) == (0, "")
-    assert out == f'airgap namespaces="airgap-bundle" {line}'
+    assert out == f'airgap namespaces="airgap-bundle,airgap-kit" {line}'
 
 
 def test_show_with_json(manage):

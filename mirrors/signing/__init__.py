@@ -7,6 +7,7 @@ from mirrors.signing.agent import Agent, AgentError
 from mirrors.signing.keys import Key, KeyRefused, PublicKey
 from mirrors.signing.signatures import (
     BUNDLE,
+    KIT,
     LONGEST,
     MalformedSignature,
     SignatureError,
@@ -21,6 +22,7 @@ from mirrors.signing.signed_by import SignedBy, Standing
 
 __all__ = [
     "BUNDLE",
+    "KIT",
     "LONGEST",
     "Agent",
     "AgentError",

@@ -15,6 +15,7 @@ from mirrors.signing.keys import KeyRefused, PublicKey
 from mirrors.signing.wire import Reader, WireError, string
 
 BUNDLE = "airgap-bundle"
+KIT = "airgap-kit"
 BEGIN, END = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
 MAGIC, VERSION, COLUMNS = b"SSHSIG", 1, 70
 HASHES: dict[str, Callable[[bytes], "hashlib._Hash"]] = {"sha512": hashlib.sha512, "sha256": hashlib.sha256}

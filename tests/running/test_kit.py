@@ -15,6 +15,7 @@ import pytest
 
 from airgap.kit import archive, sbom, wheels
 from airgap.kit.wheels import KitError, read_lock
+from mirrors.signing import KIT
 
 BASE = Path(__file__).resolve().parent.parent.parent
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -70,6 +71,10 @@ def test_a_python_that_it_does_not_run_on_is_refused(text):
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(KitError, match="There are: x86_64, aarch64"):
         wheels.checked_architecture("sparc")
+
+
+def test_the_signature_is_for_what_the_allowed_signers_line_names():
+    assert archive.NAMESPACE == KIT
 
 
 # The list

@@ -13,12 +13,12 @@ from airgap.kit.wheels import KitError
 from mirrors import keys, record, wording
 from mirrors.management.commanding import PlainCommand
 from mirrors.secrets import SecretError
-from mirrors.signing import SigningError
+from mirrors.signing import AgentError
 
 
 class Command(PlainCommand):
     help = "Write one archive with the program, its packages as wheels, their list and the sums, signed."
-    expected = (KitError, SecretError, SigningError)
+    expected = (KitError, keys.KeysError, SecretError, AgentError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--output", metavar="FILE", help="airgap-kit-VERSION-DATE.tar.gz here if not given")
