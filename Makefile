@@ -69,8 +69,5 @@ offline-kit: setup  ## one signed archive for a machine without a package index 
 install-service: setup  ## systemd units for this checkout (system-wide as root, else for this user)
 	@$(PY) -m airgap.running.service install $(if $(SERVICE_USER),--user "$(SERVICE_USER)")
 
-unoffline-kit: setup  ## one signed archive for a machine without a package index (ARGS="--python 3.12 --arch x86_64")
-	@$(PY) manage.py up --prepare && $(PY) manage.py offline_kit $(ARGS)
-
-install-service: setup  ## remove them again; data stays
+uninstall-service: setup  ## remove them again; data stays
 	@$(PY) -m airgap.running.service uninstall
