@@ -4,7 +4,6 @@ Either its volumes, in any order; or, of the files profile, its members one by o
 """
 
 import io
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,9 +17,8 @@ from mirrors.bundle.membership import BUNDLE, DOCUMENTS, SIGNATURE, SUMS, mode_o
 from mirrors.bundle.parsed import BundleReadError
 from mirrors.bundle.parsing import parse_bundle, parse_sums
 from mirrors.bundle.tar_reading import StructureError
+from mirrors.bundle.volumes import parse_name
 from mirrors.registry.errors import clean
-
-NAME = re.compile(r"(?P<whole>.+)\.(?P<number>[0-9]{3})of(?P<count>[0-9]{3})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,16 @@ def ordered(volumes: Sequence[VolumeFile]) -> list[VolumeFile]:
     """
     if not volumes:
         raise BundleReadError(["There is no file to read. Choose a bundle, or all volumes of one."])
-    if len(volumes) == 1 and not NAME.fullmatch(volumes[0].name):
+    if len(volumes) == 1 and parse_name(volumes[0].name) is None:
         return list(volumes)
     problems: list[str] = []
     found: list[tuple[str, int, int, VolumeFile]] = []
     for volume in volumes:
-        match = NAME.fullmatch(volume.name)
-        if match is None or not 1 <= int(match["number"]) <= int(match["count"]):
+        parsed = parse_name(volume.name)
+        if parsed is None:
             problems.append(f"{_shown(volume)} is not a volume of a bundle (those end in .001of004, for example).")
         else:
-            found.append((match["whole"], int(match["number"]), int(match["count"]), volume))
+            found.append((*parsed, volume))
     if found:
         problems += _of_one_bundle(found)
     if problems:

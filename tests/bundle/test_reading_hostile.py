@@ -5,14 +5,17 @@ import random
 import tarfile
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirrors.bundle import tar
-from mirrors.bundle.parsed import BundleReadError
+from mirrors.bundle.contents import Signer
+from mirrors.bundle.parsed import BundleReadError, SignatureRefused
 from mirrors.bundle.reader import read_bundle
+from mirrors.signing import Key, PublicKey, SignatureError, sign, verify
 from mirrors.trivy.layers import LayerFacts
 from tests.bundle import samples
 from tests.bundle.carried import FOLDER, MTIME, Carrier, believe, check, problems_of, tar_of, with_new_sums
@@ -352,3 +355,39 @@ def test_the_signature_stands_right_after_the_list_and_nowhere_else(members):
     first, sums, signature, *rest = members
     for order in ([first, signature, sums, *rest], [first, sums, *rest, signature], [signature, first, sums, *rest]):
         assert is_refused(tar_of(order))
+
+
+def signed_by_openssh(key: Key) -> Callable[[bytes, bytes | None], PublicKey]:
+    def check(sums: bytes, signature: bytes | None) -> PublicKey:
+        try:
+            return verify(sums, signature or b"", [key.public])
+        except SignatureError as error:
+            raise SignatureRefused(str(error)) from error
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def key() -> Key:
+    return Key.generate()
+
+
+@pytest.fixture(scope="module")
+def really_signed(carrier, key) -> bytes:
+    signer = Signer(key.public.fingerprint, lambda sums: sign(sums, key))
+    return carrier.bundle(carrier.tiny(), signer=signer)
+
+
+def test_a_real_signature_is_accepted_and_the_key_of_another_is_not(really_signed, key):
+    assert problems_of(really_signed, check_signature=signed_by_openssh(key)) == []
+    (problem,) = problems_of(really_signed, check_signature=signed_by_openssh(Key.generate()))
+    assert problem.endswith("which is not among the trusted ones.")
+
+
+def test_every_byte_of_a_real_signature_counts(really_signed, key):
+    begin = really_signed.index(b"-----BEGIN SSH SIGNATURE-----")
+    end = really_signed.index(b"README.txt", begin)
+    check = signed_by_openssh(key)
+    for at in range(begin, end):
+        spoilt = flipped(really_signed, at, 1 << at % 7)
+        assert problems_of(spoilt, check_signature=check, facts_of=lambda _: FACTS), f"byte {at - begin}"
