@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOOR_0 = {
     "consumption", "digests", "freshness", "verdict", "schedule", "stopping", "blobs", "secrets", "wording", "plot",
-    "trivy", "registry", "bundle", "git", "demo", "snippets", "doctor", "signing",
+    "trivy", "registry", "bundle", "git", "demo", "snippets", "doctor", "signing", "receipts",
 }  # fmt: skip
 DOORS = {
     "tasks", "management", "views", "api", "forms", "admin", "urls", "checks", "middleware", "context",
