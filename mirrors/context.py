@@ -16,6 +16,7 @@ SECTIONS = (
     ("/bundles", "bundles"),
     ("/sites", "sites"),
     ("/transfers/", "sites"),
+    ("/receipts/", "sites"),
     ("/use-it/", "use-it"),
     ("/consumers", "consumers"),
     ("/password/", "password"),

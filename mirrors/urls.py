@@ -21,6 +21,7 @@ from mirrors.views import (
     push_rules,
     readers,
     reading,
+    receipt_loading,
     record,
     run,
     settings,
@@ -80,6 +81,7 @@ urlpatterns = [
     path("transfers/<slug:pk>/received", transfers.transfer_received, name="transfer-received"),
     path("transfers/<slug:pk>/rejected", transfers.transfer_rejected, name="transfer-rejected"),
     path("transfers/<slug:pk>/take-back", transfers.transfer_take_back, name="transfer-take-back"),
+    path("receipts/load", receipt_loading.receipt_load, name="receipt-load"),
     # Use it
     path("use-it/", use_it.page, name="use-it"),
     path("use-it/ca.pem", use_it.certificate, name="use-it-ca"),

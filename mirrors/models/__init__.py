@@ -7,6 +7,7 @@ from mirrors.models.destination import Destination, PushRule, PushRun, PushStep
 from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
+from mirrors.models.receipt import Receipt, Receipting
 from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.serving import AccessToken, Serving
 from mirrors.models.site import Site, SiteHolding, Transfer
@@ -30,6 +31,8 @@ __all__ = [
     "PushRule",
     "PushRun",
     "PushStep",
+    "Receipt",
+    "Receipting",
     "Role",
     "Run",
     "RunStep",
