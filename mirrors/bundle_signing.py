@@ -23,8 +23,10 @@ class NotTaken(Exception):
 
 
 def document(bundle: Bundle, name: str, store: BlobStore | None = None) -> bytes | None:
-    """SHA256SUMS or SHA256SUMS.sig of this bundle; None where it has none or is no longer kept. Raises StoreError."""
+    """SHA256SUMS or SHA256SUMS.sig of this bundle; None where it has none (yet) or is not kept. Raises StoreError."""
     if bundle.expired_at is not None or bundle.profile == Bundle.Profile.CACHE or name not in (SUMS, SIGNATURE):
+        return None
+    if bundle.state in (State.PREPARING, State.FAILED):
         return None
     members = Recipe.from_dict(bundle.recipe).members
     found = next((member for member in members if member.name == name), None)

@@ -4,7 +4,7 @@ Every change is a line in the record. Bytes and forms are mirrors/signing's busi
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.conf import settings
@@ -312,6 +312,3 @@ def check_signature(data: bytes, signature: bytes | None, namespace: str = BUNDL
         "side says its key is; if it is theirs, an administrator adds it under Settings → Keys."
     )
     return SignedBy(Standing.UNKNOWN, public.fingerprint, "", said)
-
-
-SignatureCheck = Callable[[bytes, bytes | None], SignedBy]

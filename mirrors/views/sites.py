@@ -15,7 +15,7 @@ from mirrors import sites as operations
 from mirrors.blobs import StoreError
 from mirrors.exporting import ExportError
 from mirrors.forms.site import SiteForm
-from mirrors.models import Site
+from mirrors.models import Bundle, Site
 from mirrors.rules import RuleBroken
 from mirrors.site_standing import SiteStanding
 from mirrors.sites import SiteError
@@ -130,7 +130,9 @@ def site_prepare(request: PageRequest, name: str) -> HttpResponse:
         messages.error(request, str(refusal))
         return redirect("mirrors:site-detail", name=name)
     tasks.send_bundle(transfer.bundle_id)
-    answer = redirect("mirrors:bundle-download", transfer.bundle_id)
+    # One that waits for its signature says so on its page.
+    ready = transfer.bundle.state == Bundle.State.READY
+    answer = redirect("mirrors:bundle-download" if ready else "mirrors:bundle-detail", transfer.bundle_id)
     answer.status_code = SEE_OTHER
     return answer
 

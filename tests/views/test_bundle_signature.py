@@ -3,7 +3,7 @@
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from mirrors import bundle_signing, exporting, keys
+from mirrors import bundle_signing, exporting, keys, sites
 from mirrors.models import AuditEntry, Bundle
 from mirrors.signing import Key, sign
 from tests.kept import keep_build
@@ -145,3 +145,28 @@ def test_sending_it_without_asks_first(as_operator, waiting):
     assert as_operator.get(f"/bundles/{waiting.pk}/download").status_code == 200
     assert as_operator.get(path).status_code == 302
     assert "its bytes are settled" in as_operator.post(path, follow=True).text
+
+
+def test_single_files_that_are_still_being_prepared_have_no_sums_yet(as_viewer, now, store):
+    bundle = make(now, store, "files")
+    assert bundle.state == "preparing"
+    for name in ("SHA256SUMS", "SHA256SUMS.sig"):
+        assert as_viewer.get(f"/bundles/{bundle.pk}/{name}").status_code == 404
+
+
+def test_single_files_wait_for_their_signature_too(as_operator, now, store):
+    keys.use_elsewhere(OUTSIDE.public_line(), "outside", by="ada", now=now)
+    bundle = make(now, store, "files")
+    exporting.prepare(bundle.pk, store=store)
+    bundle.refresh_from_db()
+    assert bundle.state == "unsigned"
+    signature = sign(bundle_signing.document(bundle, "SHA256SUMS", store), OUTSIDE)
+    as_operator.post(f"/bundles/{bundle.pk}/sign", {"text": signature.decode()})
+    assert b"".join(as_operator.get(f"/bundles/{bundle.pk}/download")).count(signature) == 1
+
+
+def test_a_bundle_for_a_site_leads_to_the_page_that_takes_its_signature(as_operator, now):
+    keys.use_elsewhere(OUTSIDE.public_line(), "outside", by="ada", now=now)
+    sites.add_site("plant-7", sites.Wish(), by="ada", now=now)
+    answer = as_operator.post("/sites/plant-7/prepare", {"what": "full"})
+    assert (answer.status_code, answer["Location"]) == (303, f"/bundles/{Bundle.objects.get().pk}/")
