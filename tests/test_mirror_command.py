@@ -205,6 +205,18 @@ def fake(monkeypatch):
         yield registry
 
 
+def test_a_directory_needs_no_firewall(manage, tmp_path):
+    place = tmp_path / "stick"
+    place.mkdir()
+    (place / "vex-repository.json").write_text(
+        '{"name": "own", "versions": [{"spec_version": "0.1", "locations": [{"url": "https://a.example/x.tar.gz"}]}]}'
+    )
+    (place / "index.json").write_text('{"updated_at": "2026-11-01T00:00:00Z", "packages": []}')
+    manage("mirror", "add", "own", "--kind", "vex", "--source", f"file://{place}")
+    status, out, err = manage("mirror", "test", "own")
+    assert (status, err) == (0, "No source needs the firewall.\n") and f"  ok      file://{place}" in out
+
+
 def test_it_tests_every_source_and_ends_with_the_allow_list(manage, fake):
     add(manage, "--source", push_db(fake), "--insecure")
     status, out, _ = manage("mirror", "test")

@@ -196,7 +196,11 @@ def details(entry: Entry) -> Iterator[str]:
     snapshot = entry.snapshot
     yield f"  {one_line(snapshot.label)} ({one_line(snapshot.mirror)})\n"
     yield f"    from       {one_line(without_credentials(snapshot.reference))}\n"
-    yield f"    transport  {'TLS verified' if snapshot.tls_verified else 'TLS NOT verified'}"
+    if snapshot.reference.startswith("file:"):
+        transport = "none, read from a directory of the machine that fetched it"
+    else:
+        transport = "TLS verified" if snapshot.tls_verified else "TLS NOT verified"
+    yield f"    transport  {transport}"
     seen = "" if snapshot.is_release else f"; the same layer was seen at {_sources(snapshot.same_layer_sources)}"
     yield f"{seen}\n"
     if entry.version:

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from mirrors.models.mirror import Mirror
+from mirrors.trivy.vex import is_directory
 
 
 class SnapshotQuerySet(models.QuerySet["Snapshot"]):
@@ -64,6 +65,11 @@ class Snapshot(models.Model):
     def digest(self) -> str:
         """What clients and courier papers call it: the manifest digest, for VEX the archive's."""
         return self.layer_digest if self.mirror.kind == "vex" else self.manifest_digest
+
+    @property
+    def is_from_disk(self) -> bool:
+        """It came from a directory of the machine that synced, or of the connected side's; no connection was used."""
+        return is_directory(self.source_reference)
 
     @property
     def is_current(self) -> bool:

@@ -151,7 +151,8 @@ class Command(PlainCommand):
     def tell_allow_list(self, reports: list[SourceReport]) -> None:
         gates = connections.allow_list(reports)
         if not gates:
-            self.stderr.write("No source was asked.")
+            asked = "No source needs the firewall." if reports else "No source was asked."
+            self.stderr.write(asked)
             return
         self.stdout.write("")
         self.stdout.write("Firewall: let this machine out to")
