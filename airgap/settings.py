@@ -195,9 +195,9 @@ else:
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_POOL = "threads"
-# Beside syncs and pushes: a bundle being prepared, a store check, housekeeping, a log being read; and always one for
-# the tick.
-CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 5
+# Beside syncs and pushes: an import, a look at the drop folder, a bundle being prepared, a store check, housekeeping, a
+# log being read; and always one for the tick.
+CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 7
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
@@ -222,6 +222,15 @@ CELERY_BEAT_SCHEDULE = {
 
 # Where VEX repositories may be read from; empty: anywhere but this instance's own data.
 AIRGAP_VEX_DIRECTORIES = [path for path in environment.text("AIRGAP_VEX_DIRECTORIES").split(os.pathsep) if path]
+
+# Bundles that come in: how long what was uploaded or verified waits, where they may be taken from, and who we are.
+AIRGAP_STAGING_DAYS = environment.number("AIRGAP_STAGING_DAYS", 3, least=1)
+AIRGAP_IMPORT_DIRECTORIES = [path for path in environment.text("AIRGAP_IMPORT_DIRECTORIES").split(os.pathsep) if path]
+AIRGAP_DROP_DIRECTORY = environment.text("AIRGAP_DROP_DIRECTORY")
+AIRGAP_SITE_CODE = environment.text("AIRGAP_SITE_CODE")
+
+if AIRGAP_DROP_DIRECTORY:
+    CELERY_BEAT_SCHEDULE["drop-folder"] = {"task": "mirrors.drop_folder", "schedule": 10.0, "options": {"expires": 9}}
 
 LOGGING = {
     "version": 1,

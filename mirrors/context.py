@@ -17,6 +17,7 @@ SECTIONS = (
     ("/sites", "sites"),
     ("/transfers/", "sites"),
     ("/receipts/", "sites"),
+    ("/import/", "import"),
     ("/use-it/", "use-it"),
     ("/consumers", "consumers"),
     ("/password/", "password"),
@@ -43,6 +44,7 @@ def instance(request: HttpRequest) -> dict[str, object]:
         "is_isolated": settings.AIRGAP_SIDE == "isolated",
         # A chain of enclaves goes on from the isolated side; where nobody carries onward, the entry would lead nowhere.
         "shows_sites": SimpleLazyObject(lambda: _shows_sites(request)),
+        "imports": settings.AIRGAP_SIDE != "connected",
         "program_version": settings.VERSION,
         "section": section_of(request.path),
         # Asked for by base.html, only where somebody is signed in and the page does not bring its own.

@@ -28,6 +28,9 @@ from mirrors.models import (
     Bundle,
     BundleBlob,
     BundleSnapshot,
+    Import,
+    ImportBlob,
+    ImportStep,
     Mirror,
     PushRule,
     PushRun,
@@ -248,9 +251,11 @@ def lock_references() -> None:
 def referenced(digests: Iterable[str]) -> set[str]:
     """Those of these digests that a row names."""
     wanted = list(digests)
-    return set(SnapshotBlob.objects.filter(digest__in=wanted).values_list("digest", flat=True)) | set(
-        BundleBlob.objects.filter(digest__in=wanted).values_list("digest", flat=True)
-    )
+    named: set[str] = set()
+    for model in (SnapshotBlob, BundleBlob, ImportBlob):
+        rows: QuerySet[Any, Any] = model._default_manager.filter(digest__in=wanted)
+        named.update(rows.values_list("digest", flat=True))
+    return named
 
 
 # Pruning
@@ -276,7 +281,9 @@ def prune(now: datetime, store: BlobStore | None = None) -> Pruned:
     pruned.consumers = consumers.forget_old(now)
     pruned.sessions = Session.objects.filter(expire_date__lt=now).delete()[0]
     remove_unreferenced(store, now, pruned)
-    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT) + store.remove_damaged(now - DAMAGED_KEPT)
+    pruned.bytes_freed += store.remove_partials(now - PARTIALS_KEPT, now - YOUNG) + store.remove_damaged(
+        now - DAMAGED_KEPT
+    )
     if pruned:
         logger.info("%s", pruned.sentence())
     return pruned
@@ -372,6 +379,9 @@ def prune_runs(now: datetime) -> int:
     last_syncs = Mirror.objects.exclude(last_run=None).values("last_run")
     last_pushes = PushRule.objects.exclude(last_run=None).values("last_run")
     removed = _prune_runs(SyncRun, last_syncs, before) + _prune_runs(PushRun, last_pushes, before)
+    # The last bundle that came in is what freshness counts from.
+    last_import = Import.objects.all().done().order_by("-pk").values("pk")[:1]
+    removed += _prune_runs(Import, last_import, before)
     return removed + _prune_looks(last_pushes, now - timedelta(days=settings.AIRGAP_STEPS_DAYS))
 
 
@@ -407,7 +417,7 @@ def prune_steps(now: datetime) -> int:
     Steps are written in order of time, so the oldest have the lowest keys: nothing is searched.
     """
     before = now - timedelta(days=settings.AIRGAP_STEPS_DAYS)
-    return _prune_steps(RunStep, before) + _prune_steps(PushStep, before)
+    return sum(_prune_steps(model, before) for model in (RunStep, PushStep, ImportStep))
 
 
 def _prune_steps(model: type[Step], before: datetime) -> int:

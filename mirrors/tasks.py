@@ -15,7 +15,11 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from mirrors import exporting, retention, runs, scrubbing, sync, taken_log, work_here
-from mirrors.models import PushRun, SyncRun
+from mirrors.importing import asking as imports
+from mirrors.importing import dropping
+from mirrors.importing import perform as importing
+from mirrors.importing.finding import FindingError
+from mirrors.models import Import, PushRun, SyncRun
 from mirrors.pushing import asking as pushes
 from mirrors.pushing import perform as pushing
 
@@ -24,6 +28,8 @@ logger = logging.getLogger(__name__)
 _syncs = threading.BoundedSemaphore(settings.AIRGAP_WORKERS)
 _taken_log = threading.BoundedSemaphore(1)
 _pushes = threading.BoundedSemaphore(settings.AIRGAP_PUSHES)
+_imports = threading.BoundedSemaphore(1)
+_drop = threading.BoundedSemaphore(1)
 _bundles = threading.BoundedSemaphore(1)
 
 
@@ -45,6 +51,11 @@ def send_run(run: SyncRun) -> None:
 def send_push(run: PushRun) -> None:
     """Wake a worker for a queued push once its row is committed."""
     transaction.on_commit(lambda: send(push_mirror, run.pk))
+
+
+def send_import(run: Import) -> None:
+    """Wake a worker for a queued import once its row is committed."""
+    transaction.on_commit(lambda: send(import_bundle, run.pk))
 
 
 def send_bundle(bundle_id: str) -> None:
@@ -78,6 +89,20 @@ def push_mirror(run_id: int) -> None:
         _pushes.release()
 
 
+@shared_task(name="mirrors.import_bundle")
+def import_bundle(run_id: int) -> None:
+    """One import, and then whatever waits: they are made one after the other."""
+    if not _imports.acquire(blocking=False):
+        return
+    try:
+        waiting: int | None = run_id
+        while waiting is not None:
+            importing.perform(waiting)
+            waiting = imports.IMPORTS.oldest_queued()
+    finally:
+        _imports.release()
+
+
 @shared_task(name="mirrors.tick")
 def tick() -> None:
     """Every few seconds: close what is lost, open what is due, send what waits."""
@@ -90,10 +115,14 @@ def tick() -> None:
     pushes.open_due(now)
     for push in pushes.PUSHES.unsent(now):
         send(push_mirror, push.pk)
+    imports.IMPORTS.close_lost(now)
+    for bundle in imports.IMPORTS.unsent(now):
+        send(import_bundle, bundle.pk)
 
 
 @shared_task(name="mirrors.housekeeping")
 def housekeeping() -> None:
+    imports.expire(timezone.now())
     retention.prune(timezone.now())
 
 
@@ -108,6 +137,20 @@ def read_taken_log() -> None:
         logger.warning("%s", error)
     finally:
         _taken_log.release()
+
+
+@shared_task(name="mirrors.drop_folder")
+def look_at_drop_folder() -> None:
+    """What was copied to the drop folder. A medium that hangs holds up this task only."""
+    if not _drop.acquire(blocking=False):
+        return
+    try:
+        for run in dropping.look(timezone.now()):
+            send_import(run)
+    except FindingError as error:
+        logger.warning("%s", error)
+    finally:
+        _drop.release()
 
 
 @shared_task(name="mirrors.unprepared_bundles")

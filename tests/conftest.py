@@ -9,8 +9,12 @@ from django.db import connection
 
 from mirrors import reading, refusals
 from mirrors.blobs import BlobStore
-from mirrors.models import Mirror, Role, Source, User
+from mirrors.importing.asking import request_import
+from mirrors.importing.finding import at_paths
+from mirrors.importing.perform import perform
+from mirrors.models import Import, Mirror, Role, Source, User
 from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS
+from tests.carrying import UNSIGNED, Carrier
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -122,3 +126,29 @@ def make_mirror(db):
         return mirror
 
     return make
+
+
+@pytest.fixture
+def isolated(settings):
+    """This is the isolated side."""
+    settings.AIRGAP_SIDE = "isolated"
+
+
+@pytest.fixture
+def carrier(tmp_path, store, make_mirror, now):
+    """Makes bundles as the connected side would, on a medium of its own."""
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    return Carrier(BlobStore(tmp_path / "connected"), folder, make_mirror, now)
+
+
+@pytest.fixture
+def take(store, now):
+    """take(path, …, wishes=…) -> the ended (or waiting) import."""
+
+    def take(*paths, wishes=UNSIGNED, by="otto") -> Import:
+        run = request_import(at_paths(paths), origin="directory", by=by, now=now, wishes=wishes)
+        assert perform(run.pk, store=store, heart=False)
+        return Import.objects.get(pk=run.pk)
+
+    return take

@@ -246,11 +246,14 @@ class BlobStore:
         with self._explained("removing", digest):
             self.path(digest).unlink(missing_ok=True)
 
-    def remove_partials(self, older_than: datetime) -> int:
-        """Remove what nobody is writing and nobody has written since `older_than`; returns the bytes freed."""
+    def remove_partials(self, older_than: datetime, nameless: datetime | None = None) -> int:
+        """Remove what nobody is writing and nobody has written since `older_than`; returns the bytes freed.
+
+        What has no name yet can never be gone on with: of that, what nobody has written since `nameless`.
+        """
         freed = 0
         for partial in list(self.partials()):
-            if partial.changed_at >= older_than:
+            if partial.changed_at >= (older_than if partial.digest or nameless is None else nameless):
                 continue
             with self._explained("removing", partial.digest), suppress(FileNotFoundError):
                 descriptor = os.open(partial.path, os.O_RDWR | os.O_CLOEXEC)

@@ -184,6 +184,7 @@ class IncomingBlob:
         self.limit = limit
         self.offset = 0
         self.committed = False
+        self._sent = 0
         self._store = store
         self._path = path
         self._descriptor = descriptor
@@ -197,13 +198,16 @@ class IncomingBlob:
             _write_all(self._descriptor, chunk, self.offset)
         self._hash.update(chunk)
         self.offset += len(chunk)
+        if self.offset - self._sent >= WRITE_BEHIND:
+            _start_writing(self._descriptor, self._sent, self.offset - self._sent)
+            self._sent = self.offset
 
     def restart(self) -> None:
         """Throw away what was written and begin again."""
         with self._store._explained("writing", ""):
             os.ftruncate(self._descriptor, 0)
         self._hash = hashlib.sha256()
-        self.offset = 0
+        self.offset = self._sent = 0
 
     def require(self, digest: str) -> None:
         """Raise DigestError unless these bytes have this digest."""

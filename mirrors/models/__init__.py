@@ -4,6 +4,7 @@ from mirrors.models.audit import AuditEntry
 from mirrors.models.bundle import Bundle, BundleBlob, BundlePart, BundleSnapshot, Export
 from mirrors.models.consumer import Consumer, LogPlace, Taking
 from mirrors.models.destination import Destination, PushRule, PushRun, PushStep
+from mirrors.models.importing import Import, ImportBlob, ImportedSnapshot, ImportStep, Upload
 from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
@@ -24,6 +25,10 @@ __all__ = [
     "Consumer",
     "Destination",
     "Export",
+    "Import",
+    "ImportBlob",
+    "ImportStep",
+    "ImportedSnapshot",
     "LayerFacts",
     "LogPlace",
     "LoginKind",
@@ -48,6 +53,7 @@ __all__ = [
     "Taking",
     "Transfer",
     "TrustedKey",
+    "Upload",
     "User",
     "WithLogin",
 ]

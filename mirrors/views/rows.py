@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from mirrors import digests, plot, wording
 from mirrors.freshness import BUILT
-from mirrors.models import Mirror, PushRun, Snapshot, SyncRun, User
+from mirrors.models import Import, Mirror, PushRun, Snapshot, SyncRun, User
 from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
 from mirrors.standing import Standing
@@ -133,10 +133,10 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
     )
 
 
-def moving(run: SyncRun | PushRun, now: datetime) -> Moving:
+def moving(run: SyncRun | PushRun | Import, now: datetime) -> Moving:
     """Bytes, speed and time left of an open run; its stage while there are no bytes to count."""
     total, done = run.bytes_total or 0, run.bytes_done
-    door = "push" if run.kind == "push" else "run"
+    door = "run" if run.kind == "sync" else run.kind
     urls = {"stop_url": run_url(f"{door}-stop", run.pk), "run_url": run_url(f"{door}-detail", run.pk)}
     if run.state == SyncRun.State.QUEUED:
         waited = now - run.queued_at

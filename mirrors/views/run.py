@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from mirrors import runs, wording
-from mirrors.models import PushRun, Run, Step, SyncRun
+from mirrors.models import Import, PushRun, Run, Step, SyncRun
 from mirrors.pushing.asking import PUSHES
 from mirrors.registry.references import host_of
 from mirrors.views.access import operator_required
@@ -52,7 +52,7 @@ def _page(request: PageRequest, run: SyncRun | PushRun, headline: str, explanati
         "headline": headline,
         "explanation": explanation,
         "moving": moving(run, now) if run.is_open else None,
-        "steps": [_step(step, run) for step in run.steps.all()],
+        "steps": step_rows(run),
         "pace": _pace(run),
         "worker": run.worker.split(":")[0],
         "may_operate": request.user.may_operate,
@@ -111,6 +111,11 @@ def told_push(run: PushRun, now: datetime) -> tuple[str, str]:
         there = "What arrived there is not sent again."
         return f"The push of {what} was stopped.", f"{run.error} {there}{then}"
     return f"The push of {what} was lost.", run.error
+
+
+def step_rows(run: SyncRun | PushRun | Import) -> list[dict[str, object]]:
+    """A run's story, line by line."""
+    return [_step(step, run) for step in run.steps.all()]
 
 
 def _step(step: Step, run: Run) -> dict[str, object]:

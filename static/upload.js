@@ -1,0 +1,180 @@
+/* Uploads on the page Import: files that are dropped or chosen are sent in pieces by tus, go on after a broken
+   connection or a reload, and are imported when all volumes of a bundle are there. */
+"use strict";
+(function () {
+  const zone = document.getElementById("drop");
+  const list = document.getElementById("sending");
+  if (!zone || !list || !window.tus || !window.tus.isSupported) return;
+  const picker = zone.querySelector("input[type=file]");
+  const token = document.querySelector("#drop input[name=csrfmiddlewaretoken]").value;
+  const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}\.tar)(?:\.(\d{3})of(\d{3}))?$/;
+  const PIECE = 32 * 1024 * 1024;
+  const AT_ONCE = 2;
+  const waiting = [];
+  const bundles = new Set();
+  const known = new Set();
+  let active = 0;
+  let failed = 0;
+
+  zone.classList.add("ready");
+  window.addEventListener("beforeunload", function (event) { if (active) event.preventDefault(); });
+
+  function element(name, text, className) {
+    const made = document.createElement(name);
+    if (text) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  }
+
+  function size(bytes) {
+    const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = 0;
+    while (bytes >= 1024 && power < units.length - 1) { bytes /= 1024; power += 1; }
+    return (power ? bytes.toFixed(bytes < 10 ? 1 : 0) : bytes) + " " + units[power];
+  }
+
+  function row(file) {
+    const item = element("li", "", "sending");
+    const bar = element("progress");
+    const said = element("span", "waiting", "said");
+    const stop = element("button", "Pause", "button small");
+    stop.type = "button";
+    bar.max = Math.max(file.size, 1);
+    bar.value = 0;
+    bar.setAttribute("aria-label", file.name);
+    item.append(element("span", file.name, "name"), bar, said, stop);
+    list.append(item);
+    return { item: item, bar: bar, said: said, stop: stop };
+  }
+
+  function sentence(error) {
+    const answer = error && error.originalResponse;
+    const text = answer && answer.getStatus() >= 400 && answer.getBody();
+    if (text && text.length < 600 && text.indexOf("<") < 0) return text.trim();
+    if (answer && answer.getStatus() === 413) return "A server on the way refuses pieces of this size.";
+    return "The server does not answer. Choose the file again to go on.";
+  }
+
+  function add(file) {
+    const match = NAME.exec(file.name);
+    const key = file.name + ":" + file.size;
+    if (known.has(key)) return;
+    const shown = row(file);
+    if (!match) {
+      shown.bar.remove();
+      shown.stop.remove();
+      shown.said.textContent = "is not called like a bundle: airgap-….tar, or airgap-….tar.001of004";
+      shown.item.classList.add("failed");
+      return;
+    }
+    known.add(key);
+    bundles.add(match[1]);
+    waiting.push(upload(file, shown, key));
+    next();
+  }
+
+  function upload(file, shown, key) {
+    let begun = Date.now();
+    let first = null;
+    const sending = new window.tus.Upload(file, {
+      endpoint: zone.dataset.endpoint,
+      chunkSize: PIECE,
+      retryDelays: [0, 1000, 3000, 10000, 30000, 60000],
+      removeFingerprintOnSuccess: true,
+      metadata: { filename: file.name },
+      headers: { "X-CSRFToken": token },
+      onShouldRetry: function (error) {
+        const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
+        return status === 0 || status === 409 || status === 423 || status === 460 || status >= 500;
+      },
+      onProgress: function (sent, total) {
+        if (first === null) { first = sent; begun = Date.now(); }
+        const seconds = (Date.now() - begun) / 1000;
+        const rate = seconds > 1 ? (sent - first) / seconds : 0;
+        shown.bar.value = sent;
+        shown.said.textContent = size(sent) + " of " + size(total) + (rate > 0 ? " · " + size(Math.round(rate)) + "/s" : "");
+      },
+      onError: function (error) {
+        active -= 1;
+        failed += 1;
+        known.delete(key);
+        shown.item.classList.add("failed");
+        shown.said.textContent = sentence(error);
+        shown.stop.remove();
+        next();
+      },
+      onSuccess: function () {
+        active -= 1;
+        shown.bar.value = shown.bar.max;
+        shown.said.textContent = size(file.size) + " uploaded";
+        shown.item.classList.add("done");
+        shown.stop.remove();
+        next();
+      }
+    });
+    let paused = false;
+    shown.stop.addEventListener("click", function () {
+      paused = !paused;
+      shown.stop.textContent = paused ? "Go on" : "Pause";
+      if (paused) { sending.abort(); shown.said.textContent += " · paused"; } else { first = null; sending.start(); }
+    });
+    return sending;
+  }
+
+  function next() {
+    while (active < AT_ONCE && waiting.length) {
+      const sending = waiting.shift();
+      active += 1;
+      sending.findPreviousUploads().then(function (before) {
+        if (before.length) sending.resumeFromPreviousUpload(before[0]);
+        sending.start();
+      });
+    }
+    if (!active && !waiting.length && bundles.size) finish();
+  }
+
+  // Everything was sent: ask for the import of each bundle that is complete; the server says what is missing.
+  function finish() {
+    const names = Array.from(bundles);
+    bundles.clear();
+    Promise.all(names.map(begin)).then(function (answers) {
+      const urls = answers.filter(function (answer) { return answer.url; });
+      if (urls.length === 1 && names.length === 1 && !failed) location.assign(urls[0].url);
+      else if (urls.length && !failed) location.assign(zone.dataset.page);
+      answers.filter(function (answer) { return answer.problem; }).forEach(function (answer) {
+        list.append(element("li", answer.problem, "notice warning"));
+      });
+    });
+  }
+
+  function begin(name) {
+    const form = new FormData(document.getElementById("drop"));
+    form.delete("files");
+    form.set("name", name);
+    return fetch(zone.dataset.start, {
+      method: "POST", body: new URLSearchParams(form), headers: { "Accept": "application/json", "X-CSRFToken": token }
+    }).then(function (answer) { return answer.json(); }).catch(function () {
+      return { problem: name + " was uploaded, but the server does not answer. Reload this page and begin the import below." };
+    });
+  }
+
+  picker.addEventListener("change", function () {
+    Array.from(picker.files).forEach(add);
+    picker.value = "";
+  });
+  ["dragenter", "dragover"].forEach(function (kind) {
+    document.addEventListener(kind, function (event) {
+      event.preventDefault();
+      zone.classList.add("over");
+    });
+  });
+  ["dragleave", "drop"].forEach(function (kind) {
+    document.addEventListener(kind, function (event) {
+      event.preventDefault();
+      if (kind === "drop" || !event.relatedTarget) zone.classList.remove("over");
+    });
+  });
+  document.addEventListener("drop", function (event) {
+    if (event.dataTransfer) Array.from(event.dataTransfer.files).forEach(add);
+  });
+})();

@@ -1,0 +1,98 @@
+"""Dropping a bundle on the page: volumes in any order, a broken connection, a reload, the report, the switch."""
+
+import base64
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from mirrors import keys
+from mirrors.importing import staging
+from mirrors.importing.perform import perform
+from mirrors.models import Import, Mirror, Role, Upload, User
+from tests.carrying import volumes_of
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("isolated"),
+]
+
+DROP = """([files]) => {
+  const carried = new DataTransfer();
+  for (const [name, text] of files) {
+    const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+    carried.items.add(new File([bytes], name, { lastModified: 1 }));
+  }
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+}"""
+
+
+@pytest.fixture
+def operator(transactional_db):
+    return User.objects.create_user("otto", password="correct horse otto", role=Role.OPERATOR)
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch):
+    monkeypatch.setattr("mirrors.tasks.send_import", lambda run: None)
+
+
+def drop(page: Page, *paths) -> None:
+    page.evaluate(DROP, [[[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths]])
+
+
+def test_two_volumes_are_dropped_verified_and_switched_to(open_page, operator, carrier, store, now):
+    keys.trust("north", keys.own_key().public_line("north"), by="ada", now=now)
+    first, second = volumes_of(carrier.bundle({"trivy-db": 5, "vexhub": 30}, padding=100_000), 2)
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, second, first)
+    page.wait_for_url("**/import/*/")
+    run = Import.objects.get()
+    assert [file["name"] for file in run.files] == [first.name, second.name]
+    expect(page.get_by_role("heading", level=1)).to_contain_text("waits.")
+    perform(run.pk, store=store, heart=False)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("is verified.")
+    expect(page.get_by_text("A new mirror, trivy-db")).to_be_visible()
+    assert not Mirror.objects.exists()
+    page.get_by_role("button", name="Switch", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("is in.")
+    assert Mirror.objects.exclude(current=None).count() == 2
+    assert list(staging.folder().iterdir()) == []
+
+
+def test_an_upload_goes_on_after_a_reload(open_page, operator, carrier, store):
+    first, second = volumes_of(carrier.bundle(padding=100_000), 2)
+    page = open_page(operator)
+    page.goto("/import/")
+    page.route(
+        "**/import/uploads/*", lambda route: route.abort() if route.request.method == "PATCH" else route.fallback()
+    )
+    drop(page, first)
+    expect(page.locator("#sending li")).to_have_count(1)
+    page.wait_for_function("Object.keys(localStorage).length === 1")
+    page.unroute("**/import/uploads/*")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    drop(page, first)
+    expect(page.locator("#sending")).to_contain_text("volume 2 of 2 is missing")
+    assert Upload.objects.get().is_complete
+    drop(page, second)
+    page.wait_for_url("**/import/*/")
+    open_page.complaints.clear()
+
+
+def test_what_is_no_bundle_is_said_at_once(open_page, operator, store, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("x")
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, notes)
+    expect(page.locator("#sending li.failed")).to_contain_text("is not called like a bundle")
+
+
+def test_without_javascript_it_says_what_to_do(open_page, operator, store):
+    page = open_page(operator, java_script_enabled=False)
+    page.goto("/import/")
+    expect(page.get_by_text("Uploading needs JavaScript")).to_be_visible()
+    expect(page.locator("#files")).to_be_hidden()

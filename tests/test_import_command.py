@@ -1,0 +1,98 @@
+"""`manage.py import_bundle`: exit status, JSON, a dry run that writes nothing."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from mirrors.models import Import, Mirror, Snapshot
+from tests.carrying import volumes_of
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("isolated")]
+
+
+def run(*args):
+    """Exit status, standard output, standard error."""
+    out, err = StringIO(), StringIO()
+    try:
+        call_command("import_bundle", *map(str, args), stdout=out, stderr=err)
+    except SystemExit as ended:
+        return ended.code, out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def test_it_imports_and_says_what_became_of_each(carrier, store):
+    path = carrier.bundle({"trivy-db": 5, "vexhub": 30})
+    status, out, _ = run(path, "--allow-unsigned", "--json")
+    (found,) = json.loads(out)
+    assert status == 0
+    assert found["outcome"] == "succeeded"
+    assert found["problems"] == []
+    assert found["signed_by"] is None
+    assert {each["mirror"]: each["outcome"] for each in found["snapshots"]} == {
+        "trivy-db": "switched",
+        "vexhub": "switched",
+    }
+    assert found["bundle"] == Import.objects.get().bundle
+    assert Import.objects.get().allowed_by.endswith("(command line)")
+    status, out, _ = run(path, "--allow-unsigned", "--json")
+    assert (status, json.loads(out)[0]["outcome"]) == (0, "unchanged")
+
+
+def test_unsigned_fails_with_a_sentence(carrier, store):
+    status, _, err = run(carrier.bundle())
+    assert status == 1
+    assert "not signed by a trusted key" in err
+    assert "Nothing was switched." in err
+    assert not Snapshot.objects.exists()
+
+
+def test_a_dry_run_writes_nothing(carrier, store):
+    path = carrier.bundle()
+    status, out, _ = run(path, "--allow-unsigned", "--dry-run")
+    assert status == 0
+    assert "A new mirror, trivy-db" in out
+    assert "Nothing was written." in out
+    assert not Import.objects.exists()
+    assert not Mirror.objects.exists()
+    assert not list(store.digests())
+
+
+def test_it_takes_a_folder_of_volumes(carrier, store):
+    paths = volumes_of(carrier.bundle(padding=100_000), 3)
+    assert run(paths[0].parent, "--allow-unsigned")[0] == 0
+    assert Mirror.objects.get().current is not None
+
+
+def test_what_is_not_there_is_said_and_json_is_still_a_list(carrier, store, tmp_path):
+    status, out, err = run(tmp_path / "nothing.tar", "--json")
+    assert status == 1
+    assert json.loads(out) == []
+    assert "cannot be read: No such file or directory" in err
+
+
+def test_several_bundles_in_a_folder_have_to_be_named(carrier, store):
+    carrier.bundle()
+    carrier.bundle({"trivy-java-db": 4})
+    status, _, err = run(carrier.folder)
+    assert status == 1
+    assert "Name the one to import" in err
+
+
+def test_older_is_switched_to_when_told(carrier, store, now):
+    older, newer = carrier.bundle({"trivy-db": 30}), carrier.bundle({"trivy-db": 5})
+    run(newer, "--allow-unsigned")
+    status, out, _ = run(older, "--allow-unsigned")
+    assert status == 0
+    assert "kept, not switched" in out
+    run(older, "--allow-unsigned", "--switch-older")
+    assert Snapshot.objects.get(updated_at=Mirror.objects.get().current.updated_at).replaced_at is not None
+
+
+def test_the_connected_side_imports_nothing(carrier, store, settings):
+    path = carrier.bundle()
+    settings.AIRGAP_SIDE = "connected"
+    status, _, err = run(path)
+    assert status == 1
+    assert "connected side" in err
