@@ -155,6 +155,28 @@ def test_truncated_or_longer_ones_are_refused():
             check(SUMS, bad)
 
 
+@pytest.mark.parametrize("namespace", ["a", "ab", "abc"])
+def test_bits_that_base64_leaves_over_are_looked_at_too(namespace):
+    good = sign(SUMS, KEY, namespace)
+    for at in range(len(good) - 40, len(good)):
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[at] ^= 1 << bit
+            with pytest.raises(SignatureError):
+                check(SUMS, bytes(bad), namespace)
+
+
+@pytest.mark.parametrize("columns", [60, 64, 76, 1000])
+def test_lines_of_another_length_are_refused_unless_tidied(columns):
+    good = sign(SUMS, KEY)
+    first, *lines, last = good.splitlines()
+    text = b"".join(lines)
+    other = b"\n".join([first, *(text[at : at + columns] for at in range(0, len(text), columns)), last, b""])
+    with pytest.raises(MalformedSignature, match="not written as ssh-keygen writes it"):
+        check(SUMS, other)
+    assert tidied(other) == good
+
+
 def blob_of(armored: bytes) -> bytes:
     return base64.b64decode(b"".join(armored.splitlines()[1:-1]))
 
