@@ -31,8 +31,8 @@ CLOSED = (".tar", ".tar.zst", ".gz", ".deb", ".rpm", ".xz", ".bz2", ".7z", ".apk
 
 FILES = """\
 These are single files: no folders, no scripts, nothing that unpacks or starts
-itself. They come one by one or in a tar of the same files, {folder}.tar,
-which makes no folder either: unpack it in an empty one.
+itself. They come one by one, or in a tar of the same files that makes no folder
+either: unpack it in an empty one.
 """
 
 PROGRAMS = """\
@@ -78,10 +78,11 @@ def files_sheet(
     """
     kinds = {entry.snapshot.kind for entry in entries}
     parts = [
-        WHAT + FILES.format(folder=folder) + (PROGRAMS if "release" in kinds else ""),
+        WHAT + FILES + (PROGRAMS if "release" in kinds else ""),
         *([FOREIGN] if "oci" in kinds else []),
-        f"  Bundle    {one_line(bundle_id)}\n  Created   {utc(created_at)} by Airgap {one_line(program_version)}\n"
-        + "".join(addressed(crossing)),
+        f"  Bundle    {one_line(bundle_id)}\n"
+        f"  File      {folder}.tar\n"
+        f"  Created   {utc(created_at)} by Airgap {one_line(program_version)}\n" + "".join(addressed(crossing)),
         "CONTENTS\n\n" + "".join(table(entries)),
         "\n".join("".join(details(entry)) for entry in entries),
         *([LEFT_OUT + "".join(left_out(crossing))] if crossing and crossing.assumed else []),

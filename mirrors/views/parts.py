@@ -1,6 +1,9 @@
 """A bundle in parts: cut into volumes, each volume or single file as a download of its own, and the list of sums."""
 
+import hashlib
 import mimetypes
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
@@ -9,14 +12,13 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST, require_safe
 
 from mirrors import splitting, tasks, wording
 from mirrors.bundle.volumes import JOIN_ENDING, LIST_ENDING, PRESETS
 from mirrors.exporting import ExportError
 from mirrors.models import Bundle, BundlePart
-from mirrors.splitting import NoSuchPart, Sendable
+from mirrors.splitting import Sendable
 from mirrors.trivy.catalogue import MIB
 from mirrors.views.access import address_of, operator_required
 from mirrors.views.page import PageRequest
@@ -112,27 +114,39 @@ def _outgoing(bundle: Bundle, sendable: Sendable) -> Outgoing:
     return Outgoing(sendable.part, sendable.name, content_type, taken)
 
 
+@login_not_required
 @require_safe
-@operator_required
-def volume_list(request: PageRequest, pk: str) -> HttpResponse:
+def volume_list(request: HttpRequest, pk: str) -> HttpResponseBase:
     """SHA-256 of the volumes and of the whole; 409 while they are being computed."""
-    return _paper(pk, LIST_ENDING)
+    return send_to_operator(request, pk, lambda bundle: _paper(bundle, LIST_ENDING))
 
 
+@login_not_required
 @require_safe
-@operator_required
-def join_text(request: PageRequest, pk: str) -> HttpResponse:
-    return _paper(pk, JOIN_ENDING)
+def join_text(request: HttpRequest, pk: str) -> HttpResponseBase:
+    """How the volumes are checked and joined."""
+    return send_to_operator(request, pk, lambda bundle: _paper(bundle, JOIN_ENDING))
 
 
-def _paper(pk: str, ending: str) -> HttpResponse:
-    bundle = get_object_or_404(Bundle.objects.prefetch_related("parts"), pk=pk)
-    try:
-        name = bundle.filename + ending
-        text = splitting.papers(bundle)[name]
-    except NoSuchPart as error:
-        return HttpResponse(f"{error}\n", status=404, content_type="text/plain; charset=utf-8")
-    except ExportError as error:
-        return HttpResponse(f"{error}\n", status=409, content_type="text/plain; charset=utf-8")
-    headers = {"Content-Disposition": content_disposition_header(True, name) or "attachment"}
-    return HttpResponse(text, content_type="text/plain; charset=utf-8", headers=headers)
+@dataclass(frozen=True)
+class _Text:
+    """A small document as something that can be sent."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.sha256(self.data).hexdigest()}"'
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        yield self.data[start:stop]
+
+
+def _paper(bundle: Bundle, ending: str) -> Outgoing:
+    name = bundle.filename + ending
+    text = _Text(splitting.papers(bundle)[name])
+    return Outgoing(text, name, "text/plain; charset=utf-8", lambda who, address: None)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import random
 from datetime import timedelta
 
@@ -12,10 +13,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from mirrors import exporting, splitting
+from mirrors import bundle_signing, exporting, keys, sites, splitting, transfers
 from mirrors.bundle.volumes import PRESETS, cut
 from mirrors.exporting import ExportError
 from mirrors.models import AuditEntry, Bundle, BundlePart, Export
+from mirrors.signing import Key, sign
 from tests.kept import keep_build, keep_vex
 
 pytestmark = pytest.mark.django_db
@@ -231,11 +233,11 @@ def test_the_list_comes_when_the_sums_are_known(as_operator, volumes, store):
     exporting.prepare(volumes.pk, store=store)
     answer = as_operator.get(url)
     volumes.refresh_from_db()
-    lines = answer.content.decode().splitlines()
+    lines = body(answer).decode().splitlines()
     assert lines[-1] == f"{volumes.sha256}  {volumes.filename}"
     assert [line[66:] for line in lines[:-1]] == [f"{volumes.filename}.00{n}of003" for n in (1, 2, 3)]
     assert f'filename="{volumes.filename}.sha256"' in answer["Content-Disposition"]
-    joined = as_operator.get(reverse("mirrors:volume-join", args=[volumes.pk])).content.decode()
+    joined = body(as_operator.get(reverse("mirrors:volume-join", args=[volumes.pk]))).decode()
     assert f"cat {volumes.filename}.???of003 > {volumes.filename}" in joined
 
 
@@ -406,6 +408,11 @@ def test_a_script_takes_a_volume_by_name_and_password(volumes, operator):
     answer = Client().get(volume(volumes, 1), headers={"Authorization": f"Basic {basic}"})
     assert len(body(answer)) == MIB
     assert volumes.parts.first().taken_by == "otto"
+    listed = Client().get(
+        reverse("mirrors:volume-list", args=[volumes.pk]), headers={"Authorization": f"Basic {basic}"}
+    )
+    assert listed.status_code == 409
+    assert Client().get(reverse("mirrors:volume-list", args=[volumes.pk])).status_code == 401
 
 
 def test_a_viewer_sees_parts_and_cannot_cut(as_viewer, volumes):
@@ -440,3 +447,37 @@ def test_the_number_of_queries_does_not_grow_with_volumes(as_operator, bundle):
             as_operator.get(page(bundle))
         counts.append(len(queries))
     assert counts[0] == counts[1]
+
+
+# For a site, and signed
+
+
+def test_single_files_for_a_site_say_so_and_are_signed(held, store, now):
+    site = sites.add_site("plant", sites.Wish(), by="ada", now=now)
+    transfer = transfers.prepare(site, held, profile="files", by="otto", now=now, store=store)
+    assert exporting.prepare(transfer.bundle_id, store=store)
+    bundle = Bundle.objects.get(pk=transfer.bundle_id)
+    found = {part.name: part.sha256 for part in splitting.files_shown(bundle)}
+    document = json.loads(store.read("sha256:" + found["bundle.json"]))
+    assert (document["profile"], document["site"], document["transfer"]) == ("files", site.code, transfer.pk)
+    assert document["receipt_secret"] == transfer.receipt_secret
+    assert b"ssh-keygen -Y verify" in store.read("sha256:" + found["README.txt"])
+    assert "SHA256SUMS.sig" in found
+    assert bundle.signer
+
+
+def test_single_files_whose_key_is_outside_wait_for_their_signature(held, store, now):
+    key = Key.generate()
+    keys.use_elsewhere(key.public_line("outside"), "outside", by="ada", now=now)
+    bundle = exporting.create_bundle(held, profile="files", now=timezone.now(), by="otto", store=store)
+    assert exporting.prepare(bundle.pk, store=store)
+    bundle.refresh_from_db()
+    assert (bundle.state, bundle.signer) == ("unsigned", key.fingerprint)
+    signature = sign(bundle_signing.document(bundle, "SHA256SUMS", store), key)
+    bundle_signing.attach(bundle, signature, by="ada", now=now, store=store)
+    assert exporting.prepare(bundle.pk, store=store)
+    bundle.refresh_from_db()
+    assert bundle.sha256 == hashlib.sha256(whole(bundle, store)).hexdigest()
+    assert [part.name for part in splitting.files_shown(bundle)][:4] == [
+        "bundle.json", "SHA256SUMS", "SHA256SUMS.sig", "README.txt",
+    ]  # fmt: skip
