@@ -27,19 +27,26 @@ _HTTP = re.compile(r"(?:git\+)?http://", re.IGNORECASE)
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._/-]+")
 
 
-def instance_for(scheme: str, host: str) -> Instance:
-    """The instance, as somebody sees it who opened a page of it at this scheme and host[:port]."""
+def bare_instance(scheme: str, host: str) -> Instance:
+    """Where this instance answers whom it was asked by at this scheme and host[:port], and on what terms."""
     scheme, host = address(scheme, host)
-    mirrors = list(Mirror.objects.filter(kind__in=(*TRIVY_KINDS, "vex")).select_related("current"))
-    sizes = _sizes([mirror.current for mirror in mirrors if mirror.current])
     return Instance(
         scheme,
         host,
+        ca_path=CA_PATH if scheme == "https" and authority.certificates() else "",
+        login_required=Serving.now().login_required,
+    )
+
+
+def instance_for(scheme: str, host: str) -> Instance:
+    """The instance, as somebody sees it who opened a page of it at this scheme and host[:port]."""
+    mirrors = list(Mirror.objects.filter(kind__in=(*TRIVY_KINDS, "vex")).select_related("current"))
+    sizes = _sizes([mirror.current for mirror in mirrors if mirror.current])
+    return replace(
+        bare_instance(scheme, host),
         artifacts=tuple(_artifacts([mirror for mirror in mirrors if mirror.kind != "vex"], sizes)),
         vex=tuple(_vex([mirror for mirror in mirrors if mirror.kind == "vex"])),
         releases=tuple(_releases()),
-        ca_path=CA_PATH if scheme == "https" and authority.certificates() else "",
-        login_required=Serving.now().login_required,
         courier_days=settings.AIRGAP_COURIER_DAYS if settings.AIRGAP_SIDE == "isolated" else None,
     )
 
@@ -163,6 +170,15 @@ class Gate:
     host: str
     mirrors: tuple[str, ...]
     remark: str = ""
+
+
+def own_registries() -> list[Gate]:
+    """Registries that we push to: they are asked from either side, and may lie behind a firewall, too."""
+    wanted: dict[str, list[str]] = {}
+    for destination in Destination.objects.filter(enabled=True).order_by("label", "name"):
+        scheme = "http" if destination.memory.get("scheme") == "http" else "https"
+        wanted.setdefault(connections.with_port(destination.registry, scheme), []).append(destination.label)
+    return [Gate(host, tuple(labels)) for host, labels in sorted(wanted.items())]
 
 
 def gates() -> list[Gate]:

@@ -6,6 +6,7 @@ tests/snippets/test_with_trivy.py.
 """
 
 from mirrors.snippets.audiences import AUDIENCES, Audience, snippets_for
+from mirrors.snippets.command_line import curl_options
 from mirrors.snippets.instance import Artifact, Instance, ReleaseFile, VexRepository
 from mirrors.snippets.reach import Reach, reach_of
 from mirrors.snippets.snippet import Snippet
@@ -21,6 +22,7 @@ __all__ = [
     "Snippet",
     "Traffic",
     "VexRepository",
+    "curl_options",
     "reach_of",
     "snippets_for",
     "traffic",

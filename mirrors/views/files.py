@@ -1,6 +1,5 @@
 """Release files for whoever needs them: pages for people, files for programs, no login where anybody may read."""
 
-from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -8,9 +7,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from mirrors import serving_files
+from mirrors import serving_files, use_it
 from mirrors.models import Mirror
 from mirrors.serving_files import Release, Role
+from mirrors.snippets import curl_options
 from mirrors.trivy.release import LATEST
 from mirrors.views.blobs import ServedBlob, send_blob
 from mirrors.views.reading import reader_required
@@ -31,8 +31,7 @@ def files(request: HttpRequest) -> HttpResponse:
 def mirror_files(request: HttpRequest, name: str) -> HttpResponse:
     """Every kept version, each with its files."""
     mirror = _mirror(name)
-    releases = serving_files.releases_of(mirror)
-    return _page(request, "files/mirror.html", {"mirror": mirror, "releases": releases, "base": _base(request, name)})
+    return _releases_page(request, mirror, serving_files.releases_of(mirror), {})
 
 
 @reader_required
@@ -45,8 +44,7 @@ def release_files(request: HttpRequest, name: str, version: str) -> HttpResponse
         response = redirect("mirrors:release-files", name, release.version)
         response.headers["Cache-Control"] = FRESH
         return response
-    context = {"mirror": mirror, "releases": [release], "base": _base(request, name), "only": release}
-    return _page(request, "files/mirror.html", context)
+    return _releases_page(request, mirror, [release], {"only": release})
 
 
 @reader_required
@@ -92,10 +90,15 @@ def _release(mirror: Mirror, version: str) -> Release:
     return release
 
 
-def _base(request: HttpRequest, name: str) -> str:
-    """The address of the mirror's folder as others reach it, with a slash at its end."""
-    base = settings.AIRGAP_BASE_URL or request.build_absolute_uri("/").rstrip("/")
-    return base + reverse("mirrors:mirror-files", args=[name])
+def _releases_page(
+    request: HttpRequest, mirror: Mirror, releases: list[Release], more: dict[str, object]
+) -> HttpResponse:
+    """With the lines that fetch, as this instance wants to be asked: its CA, and a login where one is required."""
+    here = use_it.bare_instance(request.scheme or "http", request.get_host())
+    base = here.base_url + reverse("mirrors:mirror-files", args=[mirror.name])
+    context = {"mirror": mirror, "releases": releases, "base": base, "here": here}
+    context["curl"] = " ".join(["curl -fLO", *curl_options(here)])
+    return _page(request, "files/mirror.html", {**context, **more})
 
 
 def _page(request: HttpRequest, template: str, context: dict[str, object]) -> HttpResponse:

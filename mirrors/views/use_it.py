@@ -43,7 +43,7 @@ def page(request: PageRequest, audience: str = FIRST) -> HttpResponse:
         context |= {"traffic": reckoned, "snippets": list(by_hand.filling(instance)), "headline": compared(reckoned)}
     if audience == "hosts":
         gates = use_it.gates()
-        context |= {"gates": gates, "headline": let_through(len(gates))}
+        context |= {"gates": gates, "own_registries": use_it.own_registries(), "headline": let_through(len(gates))}
     return render(request, "use_it/use_it.html", context)
 
 

@@ -1,6 +1,7 @@
 """/files/: release files for people and programs."""
 
 import hashlib
+import html
 import subprocess
 from datetime import timedelta
 
@@ -9,8 +10,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from mirrors import serving_files
+from mirrors import reading, serving_files
 from mirrors.models import Serving
+from tests.fakes.tls import Authority
 from tests.kept import keep_build, keep_release
 
 pytestmark = pytest.mark.django_db
@@ -47,6 +49,20 @@ def test_a_mirrors_page_shows_every_kept_version_with_its_files_and_how_to_verif
     assert "sha256sum -c --ignore-missing trivy_0.74.0_checksums.txt" in page
     assert "cosign verify-blob" in page and "did <strong>not</strong> verify" in page
     assert "curl -fLO http://testserver/files/trivy/0.74.0/" in page
+
+
+def test_the_lines_that_fetch_carry_the_login_and_the_authority_that_they_need(as_viewer, trivy, settings, tmp_path):
+    settings.AIRGAP_BASE_URL = "https://mirror.example"
+    settings.AIRGAP_TLS_CA = str(tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").write_text(Authority("Our Authority").pem)
+    Serving.objects.update_or_create(pk=1, defaults={"login_required": True})
+    reading.forget()
+    page = html.unescape(as_viewer.get("/files/trivy/").text)
+    lines = [line for line in page.splitlines() if "curl -fLO" in line]
+    assert lines and all(
+        '--cacert airgap-ca.pem -u "airgap:$AIRGAP_TOKEN" https://mirror.example/' in line for line in lines
+    )
+    assert 'href="/use-it/ca.pem"' in page and "Settings → Access" in page
 
 
 def test_a_versions_page_is_its_folder(client, trivy):

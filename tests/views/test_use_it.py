@@ -7,7 +7,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
+from mirrors import destinations
 from mirrors.models import Destination, PushRule
 from mirrors.snippets import AUDIENCES
 from tests.fakes.tls import Authority
@@ -111,6 +113,14 @@ def test_a_count_without_measure_is_capped(as_viewer, mirrored):
 def test_the_firewall_list_names_hosts(as_viewer, mirrored):
     text = text_of(as_viewer, page_for("hosts"))
     assert "pkg-containers.githubusercontent.com:443" in text and "codeload.github.com:443" in text
+
+
+def test_the_firewall_list_names_the_registries_that_are_pushed_to(as_viewer, mirrored, settings):
+    wish = destinations.Wish(address="harbor.example/security", label="Harbor of plant 2")
+    destinations.add_destination("plant", wish, by="", now=timezone.now())
+    for settings.AIRGAP_SIDE in ("connected", "isolated"):
+        text = text_of(as_viewer, page_for("hosts"))
+        assert "harbor.example:443" in text and "Harbor of plant 2" in text
 
 
 def test_comparing_and_the_firewall_open_with_an_answer(as_viewer, mirrored, settings):
