@@ -236,6 +236,7 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
         "may_administer": request.user.may_administer,
         "may_be_allowed": run.state == State.FAILED and report.may_be_allowed,
         "allow_word": "Allow unsigned" if report.refusal == SIGNATURE else "Allow for another site",
+        "has_receipt": not run.is_open and bool(run.bundle and run.transfer),
         "has_files": has_files,
         "has_files_or_path": has_files or run.origin != Import.Origin.UPLOAD,
         "may_try_again": run.state in (State.FAILED, State.LOST) and (has_files or run.origin != Import.Origin.UPLOAD),

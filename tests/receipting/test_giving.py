@@ -1,0 +1,157 @@
+"""Making receipts: off until an administrator turns them on, and nothing in them but five facts."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mirrors import keys
+from mirrors.models import AuditEntry, Import
+from mirrors.receipting import giving, loading
+from mirrors.receipting.giving import NoReceipt, ReceiptsAreOff
+from mirrors.receipts import NAMESPACE, read, read_code
+
+pytestmark = pytest.mark.django_db
+SECRET = "00112233445566778899aabbccddeeff"
+
+
+@pytest.fixture(autouse=True)
+def own_data(data_dir, settings):
+    settings.AIRGAP_SIDE, settings.AIRGAP_SITE_CODE = "isolated", ""
+
+
+@pytest.fixture
+def on(db, now):
+    giving.switch(True, by="ada", now=now)
+
+
+@pytest.fixture
+def ended(db, now):
+    def make(**changes):
+        fields = {
+            "state": "succeeded",
+            "origin": "directory",
+            "name": "airgap-x.tar",
+            "queued_at": now,
+            "finished_at": now,
+            "bundle": "ab12cd34",
+            "site": "NORD-2",
+            "transfer": "0123456789ab",
+            "receipt_secret": SECRET,
+        }
+        return Import.objects.create(**{**fields, **changes})
+
+    return make
+
+
+def make(run, now, by="otto"):
+    return giving.make(run, by=by, now=now)
+
+
+def test_it_is_off_until_an_administrator_turns_it_on(ended, now):
+    with pytest.raises(ReceiptsAreOff, match="carry information out"):
+        make(ended(), now)
+    assert not AuditEntry.objects.filter(action="signing key made").exists()
+
+
+def test_turning_it_on_and_off_is_recorded_once_each(now):
+    assert giving.switch(True, by="ada", now=now) and not giving.switch(True, by="ada", now=now)
+    assert giving.switch(False, by="ada", now=now)
+    assert not giving.is_on()
+    actions = [(entry.action, entry.actor) for entry in AuditEntry.objects.order_by("pk")]
+    assert actions == [("receipts turned on", "ada"), ("receipts turned off", "ada")]
+
+
+def test_the_receipt_of_a_bundle_that_is_in(ended, on, now):
+    given = make(ended(), now)
+    found = read(given.text)
+    assert found.receipt == given.receipt
+    signed = keys.check_signature(found.receipt.text(), found.signature, NAMESPACE)
+    assert signed.fingerprint == given.receipt.key_id == keys.current().fingerprint
+    assert (given.receipt.outcome, given.receipt.site, str(given.receipt.date)) == ("received", "NORD-2", "2026-11-20")
+    assert read_code(given.code).is_genuine(SECRET, "NORD-2")
+
+
+def test_what_one_side_makes_the_other_loads(ended, on, transfer, now):
+    run = ended(bundle=transfer.bundle_id, transfer=transfer.pk, receipt_secret=transfer.receipt_secret)
+    keys.trust("nord", keys.current().public_line, by="ada", now=now)
+    given = make(run, now)
+    assert loading.load(given.code.encode(), by="ida", now=now).key_name == "nord"
+    assert loading.load(given.text, by="ida", now=now).transfer.evidence == "receipt"
+
+
+def test_nothing_else_is_in_it(ended, on, now):
+    given = make(ended(), now)
+    assert given.text.count(b"\n") == given.receipt.text().count(b"\n") + 6
+    assert len(given.receipt.text().splitlines()) == 6
+
+
+def test_it_is_the_same_each_time(ended, on, now):
+    run = ended()
+    assert make(run, now).text == make(run, now + timedelta(days=3)).text
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [("unchanged", "received"), ("failed", "rejected"), ("cancelled", "rejected")]
+)
+def test_what_it_says_of_other_ends(ended, on, now, state, outcome):
+    assert make(ended(state=state), now).receipt.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"state": "running", "finished_at": None}, "has not ended"),
+        ({"state": "lost"}, "Import it again"),
+        ({"state": "failed", "bundle": ""}, "which bundle"),
+        ({"site": "", "transfer": ""}, "no certain site"),
+        ({"bundle": "nonsense"}, "8 hexadecimal digits"),
+        ({"site": "Plant Nord!"}, "site's code"),
+        ({"finished_at": datetime(1970, 1, 1, tzinfo=UTC)}, "clock"),
+    ],
+)
+def test_of_some_imports_there_is_none(ended, on, now, changes, said):
+    with pytest.raises(NoReceipt, match=said):
+        make(ended(**changes), now)
+
+
+def test_a_failed_try_of_a_bundle_that_came_in_says_nothing(ended, on, now):
+    failed, good = ended(state="failed"), ended()
+    with pytest.raises(NoReceipt, match=f"number {good.pk}"):
+        make(failed, now)
+    assert giving.import_of("ab12cd34") == good
+
+
+def test_without_a_name_the_latest_import_is_meant(ended, now):
+    ended(bundle="00000001")
+    latest = ended(bundle="00000002", finished_at=now + timedelta(hours=1))
+    ended(bundle="", state="failed", finished_at=now + timedelta(hours=2))
+    assert giving.import_of() == latest
+    with pytest.raises(NoReceipt, match="'ffffffff'"):
+        giving.import_of("ffffffff")
+
+
+def test_the_sites_own_code_counts_more_than_the_bundles(ended, on, now, settings):
+    settings.AIRGAP_SITE_CODE = "sued"
+    assert make(ended(), now).receipt.site == "SUED"
+
+
+def test_with_a_key_kept_outside_there_is_the_code(ended, on, now):
+    from mirrors.signing import Key
+
+    keys.use_elsewhere(Key.generate().public_line(), "outside", by="ada", now=now)
+    given = make(ended(), now)
+    assert given.text is None and "a person signs" in given.unsigned and given.code
+
+
+def test_without_a_secret_there_is_the_signed_text(ended, on, now):
+    given = make(ended(receipt_secret=""), now)
+    assert given.text and not given.code and "no secret" in given.uncoded
+
+
+def test_each_person_who_makes_one_is_in_the_record_once(ended, on, now):
+    run = ended()
+    for by in ("otto", "otto", "ida"):
+        make(run, now, by)
+    entries = AuditEntry.objects.filter(action="receipt made")
+    assert sorted(entry.actor for entry in entries) == ["ida", "otto"]
+    assert all(SECRET not in entry.detail for entry in entries)
