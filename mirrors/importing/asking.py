@@ -183,7 +183,7 @@ def decide(
 def _missing(run: Import, store: BlobStore) -> int:
     bundle = parsed_json.from_json(run.parsed)
     sizes = {blob.digest: blob.size for snapshot in bundle.snapshots for blob in snapshot.blobs}
-    return sum(1 for digest, size in sizes.items() if not store.is_pristine(digest, size))
+    return sum(1 for digest, size in sizes.items() if not (store.has(digest) and store.size(digest) == size))
 
 
 def _finish(run: Import, *, switch_older: bool, by: str, now: datetime, address: str) -> None:
@@ -262,13 +262,15 @@ IMPORTS = Imports()
 
 
 def stop(run: Import, *, by: str, now: datetime) -> bool:
-    """Stop one that runs, or discard one that waits; what was uploaded for it goes."""
+    """Stop one that runs, or discard one that waits. Files that were uploaded for it can be imported again."""
     waits = run.is_waiting
     reason = f"Discarded by {by}; nothing was switched." if waits else f"Stopped by {by}; nothing was switched."
     if not IMPORTS.stop(run, by=by, now=now, reason=reason):
         return False
     if waits:
         staging.remove_of(run)
+    else:
+        Upload.objects.filter(run=run).update(run=None)
     return True
 
 

@@ -140,7 +140,7 @@ def opened(files: Sequence[VolumeFile]) -> Joined:
 def new_bytes(bundle: ParsedBundle, store: BlobStore) -> int:
     """How much of it the store does not have yet."""
     sizes = {blob.digest: blob.size for snapshot in bundle.snapshots for blob in snapshot.blobs}
-    return sum(size for digest, size in sizes.items() if not store.is_pristine(digest, size))
+    return sum(size for digest, size in sizes.items() if not (store.has(digest) and store.size(digest) == size))
 
 
 def known_facts(layer_digest: str) -> layers.LayerFacts | None:

@@ -263,3 +263,12 @@ def test_the_receipts_secret_is_on_no_page(as_administrator, waiting):
     Import.objects.update(receipt_secret="5ec4e7" * 8)
     for url in (PAGE, f"/import/{waiting.pk}/"):
         assert b"5ec4e7" not in as_administrator.get(url).content
+
+
+def test_what_was_uploaded_for_a_stopped_import_is_listed_again(as_operator, operator, carrier, store, now):
+    path = carrier.bundle()
+    uploaded(path, operator, now)
+    as_operator.post(reverse("mirrors:import-uploads"), {"name": path.name})
+    as_operator.post(reverse("mirrors:import-stop", args=[Import.objects.get().pk]))
+    assert Import.objects.get().state == "cancelled"
+    assert b"Uploaded, not imported yet" in as_operator.get(PAGE).content
