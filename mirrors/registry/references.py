@@ -74,6 +74,9 @@ class Reference:
         text = text.strip()
         if not text or len(text) > 600 or not text.isascii() or not text.isprintable() or " " in text:
             raise ReferenceError(f"{text[:80]!r} is not a reference; expected host/path:tag in plain characters.")
+        if "@" in text.partition("://")[2 if "://" in text else 0].partition("/")[0]:
+            # Not repeated: what is refused stands on pages and in the logs of scripts.
+            raise ReferenceError("A reference holds no user name or password; those have fields of their own.")
         if "://" in text:
             raise ReferenceError(f"{text[:80]!r} starts with a scheme; leave out everything up to ://.")
         rest, _, digest = text.partition("@")

@@ -8,6 +8,15 @@ DIGEST = "sha256:" + "a" * 64
 
 
 @pytest.mark.parametrize(
+    "text", ["robot:geheim@ghcr.io/a/b:1", "https://robot:geheim@ghcr.io/a", f"robot:geheim@ghcr.io/a@{DIGEST}"]
+)
+def test_a_password_in_it_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ReferenceError, match="fields of their own") as refused:
+        Reference.parse(text)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "registry", "repository", "tag", "digest"),
     [
         ("ghcr.io/aquasecurity/trivy-db:2", "ghcr.io", "aquasecurity/trivy-db", "2", None),
