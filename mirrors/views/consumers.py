@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
 from django.db.models import Q
 from django.http import HttpResponse, QueryDict, StreamingHttpResponse
@@ -88,6 +89,7 @@ def consumers(request: PageRequest) -> HttpResponse:
         "older": filters.url(page=filters.page + 1) if rows[PAGE:] else "",
         "csv": filters.url("mirrors:consumers-csv"),
         "kept": reading.serving(),
+        "is_blind": settings.AIRGAP_SEND_WITH == "nginx" and settings.AIRGAP_TAKEN_LOG is None,
         "everything": reverse("mirrors:consumers"),
     }
     return render(request, "consumers/consumers.html", context)

@@ -131,6 +131,15 @@ def test_it_says_what_it_will_show_while_nobody_has_come(as_viewer):
     assert "Every scanner, registry or script" in page
 
 
+def test_it_says_so_where_nginx_sends_the_files_and_its_log_is_not_read(as_viewer, settings, tmp_path):
+    warning = "its log is not read here"
+    assert warning not in as_viewer.get("/consumers/").text
+    settings.AIRGAP_SEND_WITH = "nginx"
+    assert warning in as_viewer.get("/consumers/").text
+    settings.AIRGAP_TAKEN_LOG = tmp_path / "taken.log"
+    assert warning not in as_viewer.get("/consumers/").text
+
+
 def test_the_databases_page_says_how_many_take_it(as_viewer, vulns, built):
     url = reverse("mirrors:mirror-detail", args=["trivy-db"])
     assert "taken by" not in as_viewer.get(url).content.decode()
