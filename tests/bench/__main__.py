@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.bench import downloads, pages, pulls, report, transfers
+from tests.bench import crossing, downloads, pages, pulls, report, transfers
 from tests.bench.instance import BASE, Instance, clean_environment, same_disk
 from tests.bench.layer import make_layer, make_noise
 from tests.bench.measuring import Peers, Section, Skip
@@ -25,7 +25,7 @@ from tests.bench.servers import JAVA_ARTIFACT, JAVA_LAYER, Registry
 from tests.bench.transfers import REPOSITORY, Bench
 
 PAGE = BASE / "docs" / "performance.md"
-SCENARIOS = ("copies", "java", "resumes", "export", "pulls", "dashboard")
+SCENARIOS = ("copies", "java", "resumes", "export", "import", "pulls", "dashboard")
 
 
 def say(line: str) -> None:
@@ -119,6 +119,7 @@ def measure(
             "java": lambda: transfers.java(bench),
             "resumes": lambda: transfers.resumes(bench),
             "export": lambda: downloads.export(bench),
+            "import": lambda: crossing.imports(bench),
             "pulls": lambda: pulls.pulls(bench, *((12 * 10**6, 10, 500) if quick else (113 * 10**6, 50, 10_000))),
             "dashboard": lambda: pages.dashboard(bench, mirrors, runs),
         }
