@@ -16,7 +16,18 @@ from django.utils import timezone
 from mirrors import freshness
 from mirrors.clock import Reading
 from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
-from mirrors.models import BundleSnapshot, Mirror, PushRule, Site, SiteHolding, Snapshot, Source, SyncRun
+from mirrors.models import (
+    BundleSnapshot,
+    Import,
+    ImportedSnapshot,
+    Mirror,
+    PushRule,
+    Site,
+    SiteHolding,
+    Snapshot,
+    Source,
+    SyncRun,
+)
 from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
 from mirrors.schedule import Schedule, ScheduleError
@@ -49,12 +60,22 @@ class Arrival(NamedTuple):
     label: str
 
 
+class Brought(NamedTuple):
+    """The import that brought something: its row, the bundle's id, who signed that, and when it was done."""
+
+    run_id: int
+    bundle: str
+    signed_by: str
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where one mirror stands.
 
     `last_export_at` is when the current snapshot was last exported: an export of an older build says nothing about
-    this one. `last_run` is set only while it is news, for `JUST_ENDED` after its end.
+    this one. `last_run` is set only while it is news, for `JUST_ENDED` after its end. `brought` is the import that the
+    current snapshot came with first.
     """
 
     mirror: Mirror
@@ -66,6 +87,7 @@ class Standing:
     sources: tuple[SourceLook, ...]
     pushes: tuple[pushing.Standing, ...] = ()
     at_sites: Arrival | None = None
+    brought: Brought | None = None
 
     @property
     def by_courier(self) -> bool:
@@ -90,6 +112,7 @@ class Overview:
     next_sync_at: datetime | None
     last_attempt_at: datetime | None
     running: bool
+    last_import: Brought | None = None
 
 
 def overview(reading: Reading) -> Overview:
@@ -109,6 +132,7 @@ def overview(reading: Reading) -> Overview:
         next_sync_at=min(planned, default=None),
         last_attempt_at=max(attempts, default=None),
         running=any(standing.open_run is not None for standing in found),
+        last_import=last_import(),
     )
 
 
@@ -129,6 +153,7 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
     pushes_of = _pushes(mirrors, reading.now)
     current_ids = [mirror.current_id for mirror in mirrors if mirror.current_id is not None]
     exports, arrivals = _exports(current_ids), _arrivals(current_ids)
+    last, brought = last_import(), _brought(current_ids)
     found = []
     for mirror in mirrors:
         sources = sources_of.get(mirror.pk, ())
@@ -136,7 +161,7 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
         if current is not None:
             # The snapshot's own `mirror` would be a query for each: it is this one.
             current.mirror = mirror
-        facts = facts_of(mirror, current, sources, run, clock_behind=reading.behind)
+        facts = facts_of(mirror, current, sources, run, last_import=last, clock_behind=reading.behind)
         found.append(
             Standing(
                 mirror=mirror,
@@ -148,6 +173,7 @@ def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
                 sources=sources,
                 pushes=tuple(pushes_of.get(mirror.pk, ())),
                 at_sites=arrivals.get(mirror.current_id) if mirror.current_id is not None else None,
+                brought=brought.get(mirror.current_id) if mirror.current_id is not None else None,
             )
         )
     return found
@@ -159,6 +185,7 @@ def facts_of(
     sources: Sequence[SourceLook],
     run: SyncRun | None,
     *,
+    last_import: Brought | None = None,
     clock_behind: bool = False,
 ) -> Facts:
     """What the verdict depends on, taken from the rows."""
@@ -186,6 +213,8 @@ def facts_of(
         last_error=mirror.last_error,
         running=run is not None and not queued,
         sources=tuple(_source_facts(source, current) for source in sources),
+        last_import_at=last_import.at if last_import is not None else None,
+        last_bundle=last_import.bundle if last_import is not None else "",
         clock_behind=clock_behind,
     )
     own = (mirror.due_seconds, mirror.stale_seconds, mirror.expired_seconds)
@@ -270,6 +299,28 @@ def _exports(snapshot_ids: list[int]) -> dict[int, datetime]:
         .annotate(at=Max("bundle__exports__at"))
     )
     return {row["snapshot_id"]: row["at"] for row in rows if row["at"] is not None}
+
+
+def last_import() -> Brought | None:
+    """The last bundle that came in, whatever it held; None on the connected side."""
+    if settings.AIRGAP_SIDE == "connected":
+        return None
+    done = Import.objects.all().done().exclude(finished_at=None).order_by("-finished_at", "-pk")
+    row = done.values_list("pk", "bundle", "signed_by", "finished_at").first()
+    return Brought(*row) if row is not None else None
+
+
+def _brought(snapshot_ids: list[int]) -> dict[int, Brought]:
+    """With which import each of these snapshots came here first."""
+    if settings.AIRGAP_SIDE == "connected" or not snapshot_ids:
+        return {}
+    rows = (
+        ImportedSnapshot.objects.filter(snapshot_id__in=snapshot_ids)
+        .exclude(run__finished_at=None)
+        .order_by("-run__finished_at", "-pk")
+        .values_list("snapshot_id", "run_id", "run__bundle", "run__signed_by", "run__finished_at")
+    )
+    return {snapshot_id: Brought(*values) for snapshot_id, *values in rows}
 
 
 def _arrivals(snapshot_ids: list[int]) -> dict[int, Arrival]:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from mirrors import clock, demand, mirroring, plot, runs, serving, snapshots, standing, tasks
 from mirrors.freshness import BUILT, FAILING
-from mirrors.models import BundleSnapshot, Mirror, Site, SiteHolding, Snapshot, SyncRun
+from mirrors.models import BundleSnapshot, ImportedSnapshot, Mirror, Site, SiteHolding, Snapshot, SyncRun
 from mirrors.schedule import Schedule, ScheduleError
 from mirrors.snapshots import SnapshotError
 from mirrors.standing import Standing
@@ -57,7 +57,7 @@ def _is_moving(found: Standing) -> bool:
 def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, object]:
     mirror, verdict, run = found.mirror, found.verdict, found.open_run
     user = request.user
-    kept = list(_kept(mirror))
+    kept, came = list(_kept(mirror)), list(_came(mirror))
     # A failure then has a box of its own, with all its words.
     told_below = bool(mirror.failures and mirror.last_error) and run is None
     return {
@@ -75,7 +75,7 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "moving": moving(run, now) if run is not None else None,
         "told_below": told_below,
         "reason": "" if told_below and verdict.cause == FAILING else verdict.reason,
-        **_plots(mirror, kept, found, now),
+        **_plots(mirror, kept, came, found, now),
         "snapshots": kept,
         **_served(mirror),
         "takers": demand.takers_of(mirror, now),
@@ -89,6 +89,8 @@ def _context(request: PageRequest, found: Standing, now: datetime) -> dict[str, 
         "may_administer": user.may_administer,
         "may_sync": user.may_operate and mirror.enabled and settings.AIRGAP_SIDE != "isolated",
         "by_courier": found.by_courier,
+        "brought": found.brought,
+        "came": came,
     }
 
 
@@ -134,9 +136,19 @@ def _kept(mirror: Mirror) -> Any:
         yield snapshot
 
 
-def _plots(mirror: Mirror, kept: list[Snapshot], found: Standing, now: datetime) -> dict[str, plot.Sawtooth | None]:
+def _came(mirror: Mirror) -> Iterable[ImportedSnapshot]:
+    """What bundles carried of it, the newest first; nothing is looked for on the connected side."""
+    if settings.AIRGAP_SIDE == "connected":
+        return ()
+    rows = mirror.imports.exclude(run__finished_at=None).select_related("run").order_by("-run__finished_at", "-pk")
+    return rows[:RUNS_SHOWN]
+
+
+def _plots(
+    mirror: Mirror, kept: list[Snapshot], came: list[ImportedSnapshot], found: Standing, now: datetime
+) -> dict[str, plot.Sawtooth | None]:
     """The saw-tooth in two widths, for a desk and for a phone: letters in a stretched picture cannot be read."""
-    points = [point for point in _points(mirror, kept, found.verdict.judged_from, now) if point[0] <= now]
+    points = [point for point in _points(mirror, kept, came, found.verdict.judged_from, now) if point[0] <= now]
     if not points:
         return {"plot": None, "slim_plot": None}
     start = max(min(fetched for fetched, _ in points), now - PLOTTED)
@@ -149,9 +161,13 @@ def _plots(mirror: Mirror, kept: list[Snapshot], found: Standing, now: datetime)
 
 
 def _points(
-    mirror: Mirror, kept: list[Snapshot], judged_from: str, now: datetime
+    mirror: Mirror, kept: list[Snapshot], came: list[ImportedSnapshot], judged_from: str, now: datetime
 ) -> Iterable[tuple[datetime, datetime]]:
     """When the age fell and to what date. A database falls to a newer build, everything else to a confirmation."""
+    if came:
+        # What a courier carries makes us younger when it arrives, not when it was fetched.
+        dates = [(row.run.finished_at, row.updated_at if judged_from == BUILT else row.confirmed_at) for row in came]
+        return [(at, date) for at, date in dates if at is not None and date is not None]
     if judged_from == BUILT:
         return [(snapshot.fetched_at, snapshot.updated_at) for snapshot in kept if snapshot.updated_at is not None]
     ended = mirror.runs.filter(state__in=SyncRun.SUCCESSES, finished_at__gte=now - PLOTTED).order_by("-finished_at")

@@ -19,7 +19,7 @@ from mirrors.freshness import BUILT
 from mirrors.models import Import, Mirror, PushRun, Snapshot, SyncRun, User
 from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
-from mirrors.standing import Standing
+from mirrors.standing import Brought, Standing
 from mirrors.templatetags.wording import time_element
 from mirrors.trivy.catalogue import Limits
 
@@ -112,7 +112,7 @@ def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
         word=SafeString(verdict.look.word),
         age=SafeString("–" if verdict.age is None else escape(wording.age_text(verdict.age))),
         about=about(mirror, current, standing),
-        rhythm=_rhythm(mirror, now),
+        rhythm=_rhythm(standing, now),
         ruler=_ruler(standing, now),
         ruler_text=_ruler_text(verdict.limits, _whole_minutes(verdict.age), verdict.judged_from, mirror.asset.rhythm),
         hops=_hops(standing, now),
@@ -200,17 +200,24 @@ def about(mirror: Mirror, current: Snapshot | None, standing: Standing) -> SafeS
     return SafeString(" · ".join(parts) or escape(asset.label))
 
 
-def _rhythm(mirror: Mirror, now: datetime) -> SafeString:
-    """`synced 12 min ago, next in 48 min`."""
+def _rhythm(standing: Standing, now: datetime) -> SafeString:
+    """`synced 12 min ago, next in 48 min`; `imported 2 d ago, next expected in 5 d`."""
+    mirror = standing.mirror
     parts = []
-    if mirror.last_attempt_at is not None:
+    if standing.by_courier:
+        if standing.brought is not None:
+            at = standing.brought.at
+            parts.append(f"imported {_moment(at, f'{wording.age_text(now - at)} ago')}")
+    elif mirror.last_attempt_at is not None:
         # A run that was stopped or lost is no failure, and no sync either.
         verb = "synced" if mirror.last_success_at == mirror.last_attempt_at else "tried"
         parts.append(
             f"{verb} {_moment(mirror.last_attempt_at, f'{wording.age_text(now - mirror.last_attempt_at)} ago')}"
         )
-    if settings.AIRGAP_SIDE == "isolated":
-        pass
+    if standing.by_courier:
+        expected = standing.verdict.next_at
+        if expected is not None:
+            parts.append(_moment(expected, _expected(expected - now)))
     elif not mirror.enabled:
         parts.append("switched off")
     elif mirror.next_sync_at is None:
@@ -229,12 +236,19 @@ def _wait(wait: timedelta) -> str:
     return f"next in {wording.age_text(-(-wait // wording.MINUTE) * wording.MINUTE)}"
 
 
+def _expected(wait: timedelta) -> str:
+    """When the next bundle should come, or that it should be here by now."""
+    if wait < -timedelta(hours=12):
+        return f"next expected {wording.age_text(-wait)} ago"
+    return f"next expected in {wording.age_text(wait)}" if wait > timedelta(hours=1) else "next expected now"
+
+
 def _moment(moment: datetime, text: str, *, is_clock: bool = False) -> str:
     return str(time_element(moment, text, is_clock=is_clock))
 
 
 def _hops(standing: Standing, now: datetime) -> SafeString:
-    """The way of this build: built (or confirmed), pulled, exported."""
+    """The way of this build: built (or confirmed), pulled, exported; or fetched on the other side, and imported."""
     current, verdict = standing.current, standing.verdict
     if current is None:
         return SafeString("")
@@ -249,7 +263,9 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
         hops.append(("confirmed", _moment(current.confirmed_at, f"{wording.age_text(age)} ago")))
     host = escape(host_of(current.source_reference))
     pulled = _moment(current.fetched_at, _clock(current.fetched_at, now), is_clock=True)
-    hops.append(("pulled", f"{pulled} from {host}"))
+    hops.append(("fetched" if standing.brought else "pulled", f"{pulled} from {host}"))
+    if standing.brought is not None:
+        hops.append(("imported", _imported(standing.brought, now)))
     exported = standing.last_export_at
     hops.append(("exported", _moment(exported, _clock(exported, now), is_clock=True) if exported else "not yet"))
     if pushed := _pushed(standing, now):
@@ -258,6 +274,13 @@ def _hops(standing: Standing, now: datetime) -> SafeString:
         where = escape(arrival.label) if arrival.sites == 1 else wording.counted(arrival.sites, "site")
         hops.append(("at", f"{where}, {_moment(arrival.last_at, f'{wording.age_text(now - arrival.last_at)} ago')}"))
     return SafeString("".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in hops))
+
+
+def _imported(brought: Brought, now: datetime) -> str:
+    """`30 Nov 14:05 with bundle …, signed by Head office`, leading to the import."""
+    when = _moment(brought.at, _clock(brought.at, now), is_clock=True)
+    signed = f", signed by {escape(brought.signed_by)}" if brought.signed_by else ""
+    return f'{when} with <a href="{run_url("import-detail", brought.run_id)}">{escape(brought.bundle)}</a>{signed}'
 
 
 def _pushed(standing: Standing, now: datetime) -> str:

@@ -3,9 +3,28 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from mirrors.models import Mirror
+from mirrors import clock
+from mirrors.importing.asking import Wishes
+from mirrors.models import Import, Mirror
+from mirrors.standing import standings
+from mirrors.views.mirror import _points
 from tests.kept import keep_build
+
+
+@pytest.fixture
+def mark_as_just_now():
+    """mark_as_just_now(run): the import ended now, by the clock that pages are drawn with."""
+
+    def mark(run: Import) -> Import:
+        Import.objects.filter(pk=run.pk).update(finished_at=timezone.now())
+        run.refresh_from_db()
+        return run
+
+    return mark
 
 
 @pytest.fixture
@@ -73,3 +92,101 @@ def test_rolling_back_and_releasing_speak_of_imports(as_operator, brought, store
     assert "Imports do not switch it until you release it." in page
     assert "imports do not switch it to a newer build" in page
     assert "Imports switch it again." in as_operator.post("/databases/trivy-db/release", follow=True).text
+
+
+# After an import
+
+
+def test_the_first_action_is_import(as_operator, isolated, db, data_dir):
+    page = as_operator.get("/").text
+    assert "Nothing has come across yet." in page
+    assert '<a class="button main" id="import" href="/import/">Import a bundle</a>' in page
+    assert "An administrator trusts that key" in page and "Add a mirror" not in page
+
+
+def test_a_viewer_is_offered_no_import(as_viewer, isolated, data_dir):
+    assert 'id="import"' not in as_viewer.get("/").text
+
+
+def test_between_two_enclaves_import_stands_beside_export(as_operator, carrier, take, settings):
+    settings.AIRGAP_SIDE = "both"
+    take(carrier.bundle())
+    page = as_operator.get("/").text
+    assert 'id="import"' in page and 'class="button main" form="act" name="all"' in page
+
+
+def test_the_connected_side_offers_no_import(as_operator, make_mirror, data_dir):
+    make_mirror("trivy-db")
+    assert 'id="import"' not in as_operator.get("/").text
+
+
+def test_the_dashboard_says_with_which_bundle_it_came(as_operator, isolated, carrier, take, mark_as_just_now):
+    run = mark_as_just_now(take(carrier.bundle({"trivy-db": 5})))
+    page = as_operator.get("/").text
+    assert "<dt>imported</dt>" in page
+    assert f'/import/{run.pk}/">{run.bundle}</a>' in page
+    assert "next expected in 6 d" in page
+    assert "Last import" in page and "The courier is expected every 7 days." in page
+    for absent in ("Sync now", "Last sync", "<dt>pulled</dt>", "by hand only"):
+        assert absent not in page
+
+
+def test_the_database_page_says_where_it_came_from(as_operator, isolated, carrier, take, mark_as_just_now):
+    run = mark_as_just_now(take(carrier.bundle({"trivy-db": 5})))
+    page = as_operator.get("/databases/trivy-db/").text
+    assert f'with bundle <a href="/import/{run.pk}/">{run.bundle}</a>, <strong>unsigned</strong>' in page
+    assert "Bundles that carried it" in page and "switched to" in page and "Last runs" not in page
+
+
+def test_the_age_falls_when_a_bundle_comes_and_not_when_it_was_fetched(isolated, carrier, take, mark_as_just_now):
+    run = mark_as_just_now(take(carrier.bundle({"trivy-db": 5})))
+    mirror = Mirror.objects.get()
+    came = list(mirror.imports.select_related("run"))
+    points = list(_points(mirror, [mirror.current], came, "built", timezone.now()))
+    assert points == [(run.finished_at, mirror.current.updated_at)]
+
+
+def test_freshness_names_the_courier_and_the_last_bundle(isolated, carrier, take, mark_as_just_now):
+    run = mark_as_just_now(take(carrier.bundle({"trivy-db": 20 * 24}, made=timezone.now())))
+    found = standings(list(Mirror.objects.select_related("current")), clock.trusted_now())[0]
+    assert (found.verdict.state, found.verdict.cause) == ("stale", "courier")
+    assert f"the last bundle, {run.bundle}, imported just now, brought nothing newer." in found.verdict.sentence
+    assert found.brought is not None and found.brought.bundle == run.bundle
+
+
+def test_the_dashboard_asks_as_often_for_ten_databases_as_for_one(as_operator, isolated, carrier, take):
+    take(carrier.bundle({"trivy-db": 5}))
+    with CaptureQueriesContext(connection) as one:
+        as_operator.get("/")
+    take(carrier.bundle({f"db-{n}": 5 for n in range(10)}, kinds={f"db-{n}": "trivy-db" for n in range(10)}))
+    with CaptureQueriesContext(connection) as ten:
+        as_operator.get("/")
+    assert len(ten) <= len(one)
+
+
+# The clock
+
+
+def test_a_clock_that_is_years_behind_calls_nothing_fresh(as_operator, isolated, carrier, take):
+    """The bundle was made by a clock that is right, and ours stands years before that."""
+    made = timezone.now() + timedelta(days=3 * 365)
+    take(carrier.bundle({"trivy-db": 1}, made=made))
+    reading = clock.trusted_now()
+    assert reading.behind and reading.now == Import.objects.get().bundle_created_at
+    found = standings(list(Mirror.objects.select_related("current")), reading)[0]
+    assert found.verdict.state == "due" and not found.verdict.is_fresh
+    page = as_operator.get("/").text
+    assert "clock" in page and "nothing is called fresh until the clock is set right" in page
+
+
+def test_a_clock_that_is_years_ahead_calls_nothing_fresh_either(isolated, carrier, take):
+    take(carrier.bundle({"trivy-db": 1}, made=timezone.now() - timedelta(days=3 * 365)))
+    found = standings(list(Mirror.objects.select_related("current")), clock.trusted_now())[0]
+    assert not clock.trusted_now().behind
+    assert (found.verdict.state, found.verdict.cause) == ("expired", "courier")
+
+
+def test_a_bundle_that_was_refused_moves_no_clock(isolated, carrier, take):
+    made = timezone.now() + timedelta(days=3 * 365)
+    run = take(carrier.bundle({"trivy-db": 1}, made=made), wishes=Wishes(at_once=True))
+    assert run.state == "failed" and not clock.trusted_now().behind

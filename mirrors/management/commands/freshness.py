@@ -112,6 +112,8 @@ def _object(standing: Standing) -> dict[str, object]:
         "next_update": _time(current.next_update if current else None),
         "confirmed_at": _time(current.confirmed_at if current else None),
         "checked_at": _time(standing.mirror.last_success_at),
+        "imported_at": _time(standing.brought.at) if standing.brought else None,
+        "bundle": standing.brought.bundle if standing.brought else None,
         "digest": current.digest or None if current else None,
         "layer_digest": current.layer_digest or None if current else None,
     }
