@@ -20,12 +20,12 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from mirrors import content, exporting, record, retention, runs, wording, work_here
+from mirrors import content, exporting, mirroring, record, retention, runs, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.composition import Recipe
 from mirrors.bundle.contents import BundleError
 from mirrors.digests import short
-from mirrors.models import Bundle, BundleBlob, Mirror, Snapshot, SnapshotBlob, SyncRun
+from mirrors.models import Bundle, BundleBlob, ImportedSnapshot, Mirror, Snapshot, SnapshotBlob, SyncRun
 from mirrors.stopping import Stopped, StopSignal
 
 logger = logging.getLogger(__name__)
@@ -255,6 +255,11 @@ class _Scrub:
         return found
 
     def _repair(self, mirror: Mirror) -> SyncRun | None:
+        if mirroring.comes_in_bundles(mirror):
+            came = ImportedSnapshot.objects.filter(snapshot=mirror.current).order_by("pk").last()
+            which = f"the bundle {came.run.bundle} again, which brought it," if came is not None else "its bundle again"
+            self.check.actions.append(f"{mirror.label}: what is current is damaged. Import {which} or a newer one.")
+            return None
         try:
             run, created = runs.request_sync(
                 mirror, trigger=SyncRun.Trigger.REPAIR, by=self.check.by, now=timezone.now()
@@ -276,15 +281,21 @@ class _Scrub:
         if gone:
             pinned = "pinned " if snapshot.pinned else ""
             sentence = f"{snapshot.mirror.label}: the {pinned}older build {short(snapshot.digest)}{when} was removed."
-            self.check.actions.append(f"{sentence} No source offers it any more.")
+            self.check.actions.append(f"{sentence} {self._why(snapshot.mirror)}")
             record.write(self.check.by or "system", "damaged snapshot removed", snapshot.mirror.name, sentence)
+
+    @staticmethod
+    def _why(mirror: Mirror) -> str:
+        if mirroring.comes_in_bundles(mirror):
+            return "The bundle that brought it would bring it back."
+        return "No source offers it any more."
 
     def _mark_bundles(self) -> None:
         for bundle in Bundle.objects.kept().filter(state=Bundle.State.READY):
             if not (_digests_of(bundle) & self.bad):
                 continue
             own = set(bundle.rendered.values_list("digest", flat=True)) & self.bad
-            advice = "Make a new bundle." if own else "It can be sent again once its parts were fetched again."
+            advice = "Make a new bundle." if own else "It can be sent again once its parts are here again."
             if exporting.mark_damaged(bundle.pk, f"The store check found parts of it missing or damaged. {advice}"):
                 self.check.actions.append(f"{bundle.filename} cannot be sent. {advice}")
 

@@ -69,6 +69,9 @@ class Brought(NamedTuple):
     at: datetime
 
 
+BROUGHT = ("pk", "bundle", "signed_by", "finished_at")
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where one mirror stands.
@@ -306,8 +309,8 @@ def last_import() -> Brought | None:
     if settings.AIRGAP_SIDE == "connected":
         return None
     done = Import.objects.all().done().exclude(finished_at=None).order_by("-finished_at", "-pk")
-    row = done.values_list("pk", "bundle", "signed_by", "finished_at").first()
-    return Brought(*row) if row is not None else None
+    row = done.values_list(*BROUGHT).first()
+    return Brought._make(row) if row is not None else None
 
 
 def _brought(snapshot_ids: list[int]) -> dict[int, Brought]:
@@ -318,9 +321,10 @@ def _brought(snapshot_ids: list[int]) -> dict[int, Brought]:
         ImportedSnapshot.objects.filter(snapshot_id__in=snapshot_ids)
         .exclude(run__finished_at=None)
         .order_by("-run__finished_at", "-pk")
-        .values_list("snapshot_id", "run_id", "run__bundle", "run__signed_by", "run__finished_at")
+        .values_list("snapshot_id", *(f"run__{column}" for column in BROUGHT))
     )
-    return {snapshot_id: Brought(*values) for snapshot_id, *values in rows}
+    # The first of them last, so that it stays.
+    return {row[0]: Brought._make(row[1:]) for row in rows}
 
 
 def _arrivals(snapshot_ids: list[int]) -> dict[int, Arrival]:

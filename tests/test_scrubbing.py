@@ -115,7 +115,7 @@ def test_a_bundle_with_a_damaged_part_is_marked(store, current, now):
     scrubbing.scrub(store=store)
     bundle.refresh_from_db()
     assert bundle.state == "damaged"
-    assert bundle.problem.endswith("It can be sent again once its parts were fetched again.")
+    assert bundle.problem.endswith("It can be sent again once its parts are here again.")
 
 
 def test_a_bundle_whose_own_file_is_damaged_cannot_be_repaired(store, current, now):

@@ -140,8 +140,8 @@ def _came(mirror: Mirror) -> Iterable[ImportedSnapshot]:
     """What bundles carried of it, the newest first; nothing is looked for on the connected side."""
     if settings.AIRGAP_SIDE == "connected":
         return ()
-    rows = mirror.imports.exclude(run__finished_at=None).select_related("run").order_by("-run__finished_at", "-pk")
-    return rows[:RUNS_SHOWN]
+    rows = ImportedSnapshot.objects.filter(mirror=mirror).exclude(run__finished_at=None).select_related("run")
+    return rows.order_by("-run__finished_at", "-pk")[:RUNS_SHOWN]
 
 
 def _plots(

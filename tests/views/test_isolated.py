@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from mirrors import clock
+from mirrors import clock, scrubbing
 from mirrors.importing.asking import Wishes
 from mirrors.models import Import, Mirror
 from mirrors.standing import standings
@@ -190,3 +190,21 @@ def test_a_bundle_that_was_refused_moves_no_clock(isolated, carrier, take):
     made = timezone.now() + timedelta(days=3 * 365)
     run = take(carrier.bundle({"trivy-db": 1}, made=made), wishes=Wishes(at_once=True))
     assert run.state == "failed" and not clock.trusted_now().behind
+
+
+# The store
+
+
+def test_the_check_says_which_bundle_mends_what_is_damaged_and_that_bundle_does(isolated, carrier, take, store):
+    path = carrier.bundle({"trivy-db": 5})
+    run = take(path)
+    digest = Mirror.objects.get().current.layer_digest
+    store.path(digest).chmod(0o644)
+    store.path(digest).write_bytes(b"gone bad")
+    assert scrubbing.scrub(store=store) == []
+    (action,) = scrubbing.last_check().actions
+    said = f"what is current is damaged. Import the bundle {run.bundle} again, which brought it, or a newer one."
+    assert action == f"trivy-db: {said}"
+    assert not store.has(digest)
+    take(path)
+    assert store.verify(digest) == "ok"
