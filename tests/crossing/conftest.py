@@ -23,13 +23,19 @@ def building() -> Iterator[Namespace]:
 
 @pytest.fixture
 def instance(tmp_path_factory) -> Iterator[Callable[..., Instance]]:
-    """instance("isolated", namespace=…, **environment) -> an Instance that is running; ended afterwards."""
+    """instance("isolated", namespace=…, first=code, **environment) -> an Instance that is running; ended afterwards.
+
+    `first` is Python that runs in it before its first start.
+    """
     started: list[Instance] = []
 
-    def start(side: str, *, namespace: Namespace | None = None, **environment: str) -> Instance:
+    def start(side: str, *, namespace: Namespace | None = None, first: str = "", **environment: str) -> Instance:
         folder = Path(tmp_path_factory.mktemp(side))
         made = Instance(folder, side, namespace=namespace, **environment)
         started.append(made)
+        if first:
+            made.manage("migrate", "--verbosity", "0")
+            made.python(first)
         made.start()
         return made
 

@@ -153,6 +153,16 @@ class Person:
         assert answer.status_code < 400, f"{path} answered {answer.status_code}: {answer.text[:2000]}"
         return answer
 
+    def send(self, method: str, path: str, *, headers: dict[str, str], data: bytes = b"") -> requests.Response:
+        """A request as a script of the page makes it."""
+        own = {"X-CSRFToken": self.session.cookies["csrftoken"], "Referer": self.instance.url + "/"}
+        with self.instance.inside():
+            answer = self.session.request(
+                method, urljoin(self.instance.url, path), headers=own | headers, data=data, timeout=60
+            )
+        assert answer.status_code < 400, f"{path} answered {answer.status_code}: {answer.text[:2000]}"
+        return answer
+
     def visit_everything(self) -> set[str]:
         """Follow every link of every page once; which paths were seen. A page that does not exist fails."""
         seen: set[str] = set()
