@@ -112,7 +112,11 @@ class Instance:
         return done
 
     def manage(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
-        return self.run(sys.executable, str(BASE / "manage.py"), *arguments, check=check, text=text).stdout
+        """What `manage.py …` says on standard output."""
+        return self.run_manage(*arguments, check=check, text=text).stdout
+
+    def run_manage(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, str(BASE / "manage.py"), *arguments, **options)
 
     def python(self, code: str) -> str:
         return self.run(sys.executable, str(BASE / "manage.py"), "shell", "-c", code).stdout

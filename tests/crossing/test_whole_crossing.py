@@ -53,14 +53,14 @@ def site(connected: Instance) -> dict[str, Any]:
     return {**found, "databases": {row["mirror"]: row for row in found["databases"] if row}}
 
 
-def age_agrees(connected: Instance, isolated: Instance, *, evidence: str) -> None:
+def age_agrees(connected: Instance, isolated: Instance, *, evidence: dict[str, str]) -> None:
     """Both sides say the same of what lies over there: the same build, of the same age."""
     here, seen = isolated.freshness(), site(connected)["databases"]
     assert set(here) == set(seen) == DATABASES
     for name, row in here.items():
         assert row["digest"] == seen[name]["digest"], name
         assert row["updated_at"] == seen[name]["updated_at"], name
-        assert seen[name]["evidence"] == evidence, name
+        assert seen[name]["evidence"] == evidence[name], name
         assert abs(row["age_seconds"] - seen[name]["age_seconds"]) < 120, name
 
 
@@ -120,9 +120,15 @@ def test_the_whole_crossing(connected, isolated, internet, tmp_path):
     # Served, to programs that live over there.
     serves(isolated, tmp_path, there["trivy-db"]["digest"])
 
-    # The answer.
+    # The answer: none before an administrator allows it, then the signed one, whose key is trusted first.
+    assert isolated.run_manage("receipt", "show", check=False).returncode == 1
+    assert site(connected)["databases"] == {}
+    isolated.manage("receipt", "on")
+    (medium / "bunker.pub").write_text(isolated.manage("signing_key", "show"))
+    connected.manage("signing_key", "trust", "bunker", str(medium / "bunker.pub"))
     answer(connected, isolated, made["bundle"])
-    age_agrees(connected, isolated, evidence=EVIDENCE)
+    assert site(connected)["last_transfer"]["state"] == "received"
+    age_agrees(connected, isolated, evidence=dict.fromkeys(DATABASES, "receipt"))
 
     # Upstream publishes one more; the site now lacks that alone.
     assert internet.publish() == ["trivy-db"]
@@ -145,8 +151,8 @@ def test_the_whole_crossing(connected, isolated, internet, tmp_path):
         name: here[name]["digest"] for name in DATABASES - {"trivy-db"}
     }
     serves(isolated, tmp_path, newer["digest"])
-    answer(connected, isolated, second["bundle"])
-    age_agrees(connected, isolated, evidence=EVIDENCE)
+    answer(connected, isolated, second["bundle"], by_telephone=True)
+    age_agrees(connected, isolated, evidence=dict.fromkeys(DATABASES, "receipt") | {"trivy-db": "typed code"})
     assert all(row["is_current"] for row in site(connected)["databases"].values())
 
     # And on to a further enclave: what came in goes out again, whole.
@@ -157,12 +163,11 @@ def test_the_whole_crossing(connected, isolated, internet, tmp_path):
     assert outward(isolated) == []
 
 
-EVIDENCE = "hand"
-
-
-def answer(connected: Instance, isolated: Instance, bundle: str) -> None:
-    """Somebody telephones."""
-    connected.manage("site", "mark", bundle, "--received")
+def answer(connected: Instance, isolated: Instance, bundle: str, *, by_telephone: bool = False) -> None:
+    """The receipt comes back, signed or as the code that is read out; loading it twice changes nothing."""
+    receipt = isolated.manage("receipt", "show", bundle, *(["--text"] if by_telephone else []))
+    assert bundle in connected.manage("receipt", "load", "-", text=receipt)
+    assert connected.run_manage("receipt", "load", "-", text=receipt, check=False).returncode == 1
 
 
 def waiting(operator: Person) -> str:
