@@ -240,7 +240,8 @@ def _expected(wait: timedelta) -> str:
     """When the next bundle should come, or that it should be here by now."""
     if wait < -timedelta(hours=12):
         return f"next expected {wording.age_text(-wait)} ago"
-    return f"next expected in {wording.age_text(wait)}" if wait > timedelta(hours=1) else "next expected now"
+    hours = -(-wait // timedelta(hours=1))
+    return f"next expected in {wording.age_text(timedelta(hours=hours))}" if hours > 1 else "next expected now"
 
 
 def _moment(moment: datetime, text: str, *, is_clock: bool = False) -> str:

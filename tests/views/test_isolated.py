@@ -125,7 +125,7 @@ def test_the_dashboard_says_with_which_bundle_it_came(as_operator, isolated, car
     page = as_operator.get("/").text
     assert "<dt>imported</dt>" in page
     assert f'/import/{run.pk}/">{run.bundle}</a>' in page
-    assert "next expected in 6 d" in page
+    assert "next expected in 7 d" in page
     assert "Last import" in page and "The courier is expected every 7 days." in page
     for absent in ("Sync now", "Last sync", "<dt>pulled</dt>", "by hand only"):
         assert absent not in page
