@@ -1,4 +1,4 @@
-"""History: every run, syncs and pushes together, filtered by links in the URL."""
+"""History: every run, syncs, pushes and imports together, filtered by links in the URL."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse, QueryDict, StreamingHttpResponse
 from django.shortcuts import render
@@ -16,7 +17,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from mirrors import wording
-from mirrors.models import Destination, Mirror, PushRun, Run, SyncRun
+from mirrors.models import Destination, Import, ImportedSnapshot, Mirror, PushRun, Run, SyncRun
 from mirrors.views.page import PageRequest
 from mirrors.views.tables import csv_answer
 
@@ -27,9 +28,10 @@ DAYS = (("today", 0), ("yesterday", 1))
 
 State = Run.State
 TRIGGERS = {**dict(SyncRun.Trigger.choices), **dict(PushRun.Trigger.choices)}
+ORIGINS = dict(Import.Origin.choices)
 EVERYTHING = "all"
-SYNCS, PUSHES = "sync", "push"
-KINDS = (("", "all"), (SYNCS, "syncs"), (PUSHES, "pushes"))
+SYNCS, PUSHES, IMPORTS = PLACES = ("sync", "push", "import")
+KIND_WORDS = {SYNCS: "syncs", PUSHES: "pushes", IMPORTS: "imports"}
 # Outcomes as people filter them; by default what found nothing new is left out.
 OUTCOMES = (
     ("", "all but unchanged"),
@@ -47,7 +49,8 @@ OUTCOMES = (
 class Filters:
     """What the URL asks for. Unknown values are as if absent.
 
-    `before` are the keys of the last sync and the last push of the page before; None for one that it had none of.
+    `before` are the keys of the last sync, the last push and the last import of the page before; None for one that it
+    had none of.
     """
 
     database: str = ""
@@ -56,7 +59,7 @@ class Filters:
     day: date | None = None
     kind: str = ""
     destination: str = ""
-    before: tuple[int | None, int | None] | None = None
+    before: tuple[int | None, ...] | None = None
 
     @classmethod
     def read(cls, asked: QueryDict) -> "Filters":
@@ -66,7 +69,7 @@ class Filters:
             outcome=outcome if outcome in dict(OUTCOMES) else "",
             who=asked.get("who", "")[:150],
             day=_day(asked.get("day", "")),
-            kind=kind if kind in dict(KINDS) else "",
+            kind=kind if kind in KIND_WORDS else "",
             destination=asked.get("destination", "")[:80],
             before=_place(asked.get("before", "")),
         )
@@ -79,32 +82,48 @@ class Filters:
         return f"{reverse(view)}?{urlencode(chosen)}" if chosen else reverse(view)
 
     def newest(self, count: int) -> list[Any]:
-        """The newest runs that it lets through, of both kinds, by when they were queued."""
-        found = [list(runs[:count]) for runs in (self.syncs(), self.pushes()) if runs is not None]
+        """The newest runs that it lets through, of every kind, by when they were queued."""
+        found = [list(runs[:count]) for runs in self.tables() if runs is not None]
         return list(islice(together(found), count))
 
-    def syncs(self) -> QuerySet[SyncRun] | None:
-        """Newest first; None where only pushes are asked for."""
-        if self.kind == PUSHES or self.destination:
+    def tables(self) -> tuple[QuerySet[Any] | None, ...]:
+        """Syncs, pushes and imports, each newest first; None where they are not asked for."""
+        return self.syncs(), self.pushes(), self.imports()
+
+    def syncs(self) -> QuerySet[Any] | None:
+        if self.kind not in ("", SYNCS) or self.destination:
             return None
         rows: QuerySet[SyncRun] = self._through(SyncRun.objects.newest_first()).select_related("mirror")
-        return rows.filter(pk__lt=self.before[0]) if self.before and self.before[0] is not None else rows
+        return self._beyond(SYNCS, rows)
 
-    def pushes(self) -> QuerySet[PushRun] | None:
-        """Newest first; None where only syncs are asked for."""
-        if self.kind == SYNCS:
+    def pushes(self) -> QuerySet[Any] | None:
+        if self.kind not in ("", PUSHES):
             return None
         rows: QuerySet[PushRun] = self._through(PushRun.objects.newest_first()).select_related("mirror", "destination")
         if self.destination:
             wanted = Destination.objects.filter(name=self.destination).values_list("pk", flat=True).first()
             rows = rows.filter(destination_id=wanted or 0)
-        return rows.filter(pk__lt=self.before[1]) if self.before and self.before[1] is not None else rows
+        return self._beyond(PUSHES, rows)
 
-    def _through(self, rows: Any) -> Any:
+    def imports(self) -> QuerySet[Any] | None:
+        """There are none where nothing is imported."""
+        if self.kind not in ("", IMPORTS) or self.destination or settings.AIRGAP_SIDE == "connected":
+            return None
+        rows: QuerySet[Import] = self._through(Import.objects.newest_first(), trigger="origin")
+        return self._beyond(IMPORTS, rows)
+
+    def _beyond(self, kind: str, rows: QuerySet[Any]) -> QuerySet[Any]:
+        last = self.before[PLACES.index(kind)] if self.before else None
+        return rows if last is None else rows.filter(pk__lt=last)
+
+    def _through(self, rows: Any, trigger: str = "trigger") -> Any:
         """Everything is found by an index or by walking the key, never by counting."""
         if self.database:
             wanted = Mirror.objects.filter(name=self.database).values_list("pk", flat=True).first()
-            rows = rows.filter(mirror_id=wanted or 0)
+            if trigger == "origin":
+                rows = rows.filter(pk__in=ImportedSnapshot.objects.filter(mirror_id=wanted or 0).values("run_id"))
+            else:
+                rows = rows.filter(mirror_id=wanted or 0)
         if self.outcome == "open":
             rows = rows.open()
         elif not self.outcome:
@@ -112,18 +131,19 @@ class Filters:
         elif self.outcome != EVERYTHING:
             rows = rows.filter(state=self.outcome)
         if self.who:
-            rows = rows.filter(trigger=self.who) if self.who in TRIGGERS else rows.filter(requested_by=self.who)
+            is_person = self.who not in TRIGGERS and self.who not in ORIGINS
+            rows = rows.filter(**{"requested_by" if is_person else trigger: self.who})
         if self.day is not None:
             rows = rows.filter(_ended_on(self.day))
         return rows
 
     def after(self, shown: Sequence[Run]) -> str:
         """The URL of the page that goes on after these."""
-        before = list(self.before or (None, None))
+        before = list(self.before or [None] * len(PLACES))
         for run in shown:
-            before[run.kind == PUSHES] = run.pk
+            before[PLACES.index(run.kind)] = run.pk
         url = self.url()
-        return f"{url}{'&' if '?' in url else '?'}before={before[0] or ''}.{before[1] or ''}"
+        return f"{url}{'&' if '?' in url else '?'}before={'.'.join(str(key or '') for key in before)}"
 
 
 def together(sorted_runs: Iterable[Iterable[Any]]) -> Iterator[Any]:
@@ -131,14 +151,14 @@ def together(sorted_runs: Iterable[Iterable[Any]]) -> Iterator[Any]:
     return heapq.merge(*sorted_runs, key=lambda run: run.queued_at, reverse=True)
 
 
-def _place(text: str) -> tuple[int | None, int | None] | None:
-    """`123.45`: a sync's and a push's key, either of which may be missing."""
-    parts = [*text.split("."), ""]
-    if not text or len(text) > 40 or not all(part == "" or (part.isascii() and part.isdigit()) for part in parts):
+def _place(text: str) -> tuple[int | None, ...] | None:
+    """`123.45.6`: a sync's, a push's and an import's key, any of which may be missing."""
+    parts = [*text.split("."), "", ""][: len(PLACES)]
+    if not text or len(text) > 60 or not all(part == "" or (part.isascii() and part.isdigit()) for part in parts):
         return None
     if any(len(part) >= 18 for part in parts):
         return None
-    return (int(parts[0]) if parts[0] else None, int(parts[1]) if parts[1] else None)
+    return tuple(int(part) if part else None for part in parts)
 
 
 def _day(text: str) -> date | None:
@@ -174,7 +194,7 @@ def history(request: PageRequest) -> HttpResponse:
         "csv": filters.url("mirrors:history-csv"),
         "mirrors": mirrors,
         "choices": _choices(filters, mirrors, destinations, now),
-        "has_any": bool(shown) or SyncRun.objects.exists() or PushRun.objects.exists(),
+        "has_any": bool(shown) or any(model.objects.exists() for model in (SyncRun, PushRun, Import)),
         "with_unchanged": filters.url(outcome=EVERYTHING),
         "everything": reverse("mirrors:history") + "?outcome=all",
     }
@@ -190,7 +210,10 @@ def _choices(
     days = [(str(today - timedelta(days=back)), name) for name, back in DAYS]
     if filters.day is not None and str(filters.day) not in dict(days):
         days.append((str(filters.day), f"{filters.day.day} {filters.day:%b %Y}"))
+    imports = settings.AIRGAP_SIDE != "connected"
     people = list(TRIGGERS.items()) if destinations else list(SyncRun.Trigger.choices)
+    if imports:
+        people += [(value, text) for value, text in ORIGINS.items() if value not in dict(people)]
     if filters.who and filters.who not in dict(people):
         people.append((filters.who, filters.who))
 
@@ -200,8 +223,10 @@ def _choices(
         ]
         return {"name": name, "field": field, "links": links}
 
-    lines = [] if not destinations else [line("What", "kind", list(KINDS), filters.kind)]
-    if destinations and filters.kind != SYNCS:
+    kinds = [kind for kind in PLACES if kind != IMPORTS or imports]
+    what = [("", "all"), *((kind, KIND_WORDS[kind]) for kind in kinds)]
+    lines = [line("What", "kind", what, filters.kind)] if destinations or imports else []
+    if destinations and filters.kind in ("", PUSHES):
         # Beyond a few, each destination's own page leads to its pushes.
         few = destinations if len(destinations) <= LINKED_MIRRORS else []
         shown = few or [each for each in destinations if each[0] == filters.destination]
@@ -217,7 +242,7 @@ def _choices(
 
 def _headline(filters: Filters, labels: dict[str, str], destinations: dict[str, str]) -> str:
     """The page's sentence: what is shown here."""
-    noun = "Pushes" if filters.kind == PUSHES or filters.destination else "Syncs" if filters.kind == SYNCS else "Runs"
+    noun = wording.capitalized(KIND_WORDS.get(PUSHES if filters.destination else filters.kind, "runs"))
     shown = {
         "": f"{noun} that changed something or failed",
         EVERYTHING: f"Every {noun.lower().removesuffix('s').replace('pushe', 'push')}",
@@ -239,7 +264,7 @@ def history_csv(request: PageRequest) -> StreamingHttpResponse:
     chosen = Filters.read(request.GET)
     everything = replace(chosen, before=None)
     name = f"airgap-runs-{timezone.now():%Y%m%dT%H%M%SZ}.csv"
-    return csv_answer(name, CSV_COLUMNS, csv_rows(everything.syncs(), everything.pushes()))
+    return csv_answer(name, CSV_COLUMNS, csv_rows(*everything.tables()))
 
 
 # What came later stands last: scripts read by position, too.
@@ -252,11 +277,13 @@ CSV_COLUMNS = (
 def csv_rows(*found: QuerySet[Any] | None) -> Iterator[Sequence[object]]:
     for run in together(_in_chunks(rows) for rows in found if rows is not None):
         took = run.duration
-        is_push = run.kind == PUSHES
+        is_push, is_import = run.kind == PUSHES, run.kind == IMPORTS
         yield (
-            run.pk, run.mirror.name, run.state, run.trigger, run.requested_by, run.queued_at, run.started_at,
+            run.pk, "" if is_import else run.mirror.name, run.state, run.origin if is_import else run.trigger,
+            run.requested_by, run.queued_at, run.started_at,
             run.finished_at, None if took is None else f"{took.total_seconds():.1f}",
-            "" if is_push else run.source_reference, 0 if is_push else run.bytes_downloaded, run.requests, run.error,
+            "" if is_push else (run.bundle or run.name) if is_import else run.source_reference,
+            run.bytes_downloaded if run.kind == SYNCS else 0, 0 if is_import else run.requests, run.error,
             run.note, run.kind, run.destination.name if is_push else "", run.reference if is_push else "",
             run.bytes_uploaded if is_push else 0,
         )  # fmt: skip

@@ -152,7 +152,7 @@ def test_the_whole_crossing(connected, isolated, internet, tmp_path):
     }
     serves(isolated, tmp_path, newer["digest"])
     answer(connected, isolated, second["bundle"], by_telephone=True)
-    age_agrees(connected, isolated, evidence=dict.fromkeys(DATABASES, "receipt") | {"trivy-db": "typed code"})
+    age_agrees(connected, isolated, evidence=dict.fromkeys(DATABASES, "receipt") | {"trivy-db": "code"})
     assert all(row["is_current"] for row in site(connected)["databases"].values())
 
     # And on to a further enclave: what came in goes out again, whole.

@@ -208,3 +208,45 @@ def test_the_check_says_which_bundle_mends_what_is_damaged_and_that_bundle_does(
     assert not store.has(digest)
     take(path)
     assert store.verify(digest) == "ok"
+
+
+# History
+
+
+def test_history_tells_of_imports(as_viewer, isolated, carrier, take):
+    first = take(carrier.bundle({"trivy-db": 30}))
+    refused = take(carrier.bundle({"trivy-java-db": 5}), wishes=Wishes(at_once=True))
+    page = as_viewer.get("/history/").text
+    assert page.index(f'href="/import/{refused.pk}/"') < page.index(f'href="/import/{first.pk}/"')
+    assert f"bundle {first.bundle}" in page and "is not signed" in page and "from a directory" in page
+    only = as_viewer.get("/history/?database=trivy-db&kind=import").text
+    assert f"/import/{first.pk}/" in only and f"/import/{refused.pk}/" not in only
+    assert f"/import/{first.pk}/" not in as_viewer.get("/history/?outcome=failed").text
+    assert f"/import/{first.pk}/" in as_viewer.get("/history/?who=directory").text
+    assert f"/import/{first.pk}/" in as_viewer.get("/history/?who=otto").text
+    for nobody in ("?who=upload", "?kind=push", "?kind=sync", "?day=2020-01-01"):
+        assert f"/import/{first.pk}/" not in as_viewer.get(f"/history/{nobody}").text
+
+
+def test_history_goes_on_behind_the_last_import_of_a_page(as_viewer, isolated, carrier, take, monkeypatch):
+    monkeypatch.setattr("mirrors.views.history.PAGE", 1)
+    first, second = take(carrier.bundle({"trivy-db": 30})), take(carrier.bundle({"trivy-db": 5}))
+    page = as_viewer.get("/history/").text
+    assert f"/import/{second.pk}/" in page and f"before=..{second.pk}" in page
+    older = as_viewer.get(f"/history/?before=..{second.pk}").text
+    assert f"/import/{first.pk}/" in older and f"/import/{second.pk}/" not in older and "These are all." in older
+
+
+def test_history_as_csv_holds_imports(as_viewer, isolated, carrier, take):
+    run = take(carrier.bundle())
+    lines = as_viewer.get("/history.csv").getvalue().decode().splitlines()
+    assert (
+        f"{run.pk},,succeeded,directory,otto," in lines[1] and f",{run.bundle}," in lines[1] and ",import," in lines[1]
+    )
+
+
+def test_the_connected_side_lists_no_imports(as_viewer, carrier, take, settings):
+    settings.AIRGAP_SIDE = "isolated"
+    run = take(carrier.bundle())
+    settings.AIRGAP_SIDE = "connected"
+    assert f"/import/{run.pk}/" not in as_viewer.get("/history/").text
