@@ -110,7 +110,8 @@ class Filters:
         if self.kind not in ("", IMPORTS) or self.destination or settings.AIRGAP_SIDE == "connected":
             return None
         rows: QuerySet[Import] = self._through(Import.objects.newest_first(), trigger="origin")
-        return self._beyond(IMPORTS, rows)
+        # Files and report of an import may be long, and are not shown here.
+        return self._beyond(IMPORTS, rows).defer("files", "parsed", "report")
 
     def _beyond(self, kind: str, rows: QuerySet[Any]) -> QuerySet[Any]:
         last = self.before[PLACES.index(kind)] if self.before else None
