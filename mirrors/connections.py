@@ -5,8 +5,9 @@ answers while the host it sends blobs from is blocked.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -134,6 +135,23 @@ def first_found(places: Iterable[Place], fetch: Callable[[Place], Found], refere
                 raise
             refusal = refusal or error
     raise refusal or VexError("source", f"{reference} names no archive.")
+
+
+@contextmanager
+def naming_version(version: str, *, is_latest: bool) -> Iterator[None]:
+    """While a version's checksum file is asked for: a 404 then says first of all that the version is not there."""
+    try:
+        yield
+    except RegistryError as error:
+        if error.code == "not-found":
+            error.advice = (
+                f"It calls {version} its latest version, but has no checksum file of it. Try again later, or check the "
+                "address of this source."
+                if is_latest
+                else f"This source has no version {version}. Check the version that this mirror pins, then the address "
+                "of this source."
+            )
+        raise
 
 
 def latest_version(
@@ -359,13 +377,14 @@ class _Trial:
             raise ReleaseError("version", f"Version {version} is not mirrored: {reason}.")
         name = place.checksums_name(version)
         url = place.address(version, name)
-        raw, answer = read_url(
-            url,
-            self._for_url(connection, url),
-            stop=self.stop,
-            timeouts=self.timeouts,
-            limit=release.CHECKSUMS_LIMIT,
-        )
+        with naming_version(version, is_latest=wanted.is_latest):
+            raw, answer = read_url(
+                url,
+                self._for_url(connection, url),
+                stop=self.stop,
+                timeouts=self.timeouts,
+                limit=release.CHECKSUMS_LIMIT,
+            )
         self.hops += answer.hops
         names = [place.file_name(version, platform) for platform in self.platforms]
         chosen = list(release.chosen(release.parse_checksums(raw, name), names, name))

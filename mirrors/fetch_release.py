@@ -108,7 +108,8 @@ class _Asking:
                 source=source.reference,
             )
             return LAGGING
-        checksums = self._checksums(place, version)
+        with connections.naming_version(version, is_latest=wanted.is_latest):
+            checksums = self._checksums(place, version)
         self._alarm(checksums, wanted)
         names = [place.file_name(version, str(platform)) for platform in job.mirror.platforms]
         chosen = release.chosen(checksums.lines, names, checksums.name)

@@ -129,6 +129,20 @@ def test_a_pinned_version_asks_nobody_for_the_latest(make_mirror, fake, sync_now
     assert mirror.current.version == "0.73.0" and not fake.count("GET", "/trivy/latest")
 
 
+def test_a_pinned_version_that_does_not_exist_is_named(make_mirror, fake, sync_now):
+    publish(fake, "0.74.0")
+    run = sync_now(make_release(make_mirror, fake, version="9.9.9"))
+    assert run.state == State.FAILED and "This source has no version 9.9.9." in run.error
+    assert "repository and tag" not in run.error
+
+
+def test_a_latest_version_whose_checksum_file_is_not_there_yet_is_named(mirror, fake, sync_now):
+    publish(fake)
+    fake.files.pop(next(path for path in fake.files if path.endswith("checksums.txt")))
+    run = sync_now(mirror)
+    assert run.state == State.FAILED and "It calls 0.74.0 its latest version" in run.error
+
+
 def test_an_older_latest_is_told_and_not_switched_to(mirror, fake, sync_now):
     publish(fake, "0.74.0")
     sync_now(mirror)
