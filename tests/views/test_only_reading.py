@@ -1,4 +1,4 @@
-"""What programs fetch without a session: another method than GET or HEAD gets 405 with Allow, never a page on tokens."""
+"""What programs fetch without a session: another method than GET or HEAD gets 405 with Allow, never a page."""
 
 import pytest
 from django.test import Client
