@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -17,12 +18,19 @@ from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS
 from tests.carrying import UNSIGNED, Carrier
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the servers, or takes long, runs where `make test-servers` has started them."""
-    if os.environ.get("AIRGAP_TEST_SERVERS") != "1":
-        for item in items:
-            if item.get_closest_marker("servers"):
-                item.add_marker(pytest.mark.skip(reason="runs in make test-servers"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs the servers, or takes long, runs where `make test-servers` has started them; the long ones also for
+    somebody who names a file or folder."""
+    if os.environ.get("AIRGAP_TEST_SERVERS") == "1":
+        return
+    # A worker of pytest-xdist is told what the command line was.
+    words = getattr(config, "workerinput", {}).get("mainargv", sys.argv)[1:]
+    wants_long = any(word.startswith("tests") for word in words)
+    for item in items:
+        if item.get_closest_marker("servers"):
+            item.add_marker(pytest.mark.skip(reason="runs in make test-servers"))
+        elif item.get_closest_marker("long") and not wants_long:
+            item.add_marker(pytest.mark.skip(reason="takes long: runs in make test-servers, or when its path is named"))
 
 
 @pytest.fixture(scope="session")

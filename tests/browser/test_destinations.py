@@ -8,7 +8,7 @@ from mirrors.models import PushRun
 from tests.fakes.push_registry import PushRegistry
 from tests.kept import keep_build
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

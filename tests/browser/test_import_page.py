@@ -12,6 +12,7 @@ from mirrors.models import Import, Mirror, Role, Upload, User
 from tests.carrying import volumes_of
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("isolated"),

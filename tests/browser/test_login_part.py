@@ -8,7 +8,7 @@ from mirrors import content, mirroring
 from mirrors.mirror_rules import SourceSpec
 from mirrors.models import Source
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 
 FIELDS = {
     "User name and password": ["User name", "Password"],

@@ -12,7 +12,7 @@ from tests.receipting.conftest import code, fact, nord, prepare, signed, their_k
 
 __all__ = ["code", "fact", "nord", "prepare", "signed", "their_key", "transfer", "trusted"]
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 # A drawing as a camera sees it: turned, slanted, grey on grey, blurred, amid other things.
 PHOTO = """async (drawing) => {
   const image = new Image();

@@ -10,7 +10,7 @@ from tests.doctor.conftest import push
 from tests.fakes.registry import FakeRegistry
 from tests.kept import keep_build
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 STAYS, STAYED = "window.stayed = true", "window.stayed === true"
 
 

@@ -11,7 +11,7 @@ from mirrors.trivy.catalogue import KINDS
 from tests.doctor.conftest import push, reports_of
 from tests.fakes.registry import OCI_INDEX, FakeRegistry
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.long]
 
 DB = "aquasecurity/trivy-db"
 DB_TYPE = KINDS["trivy-db"].layer_media_type

@@ -21,7 +21,7 @@ from mirrors import access_tokens
 from mirrors.models import AuditEntry, Role, User
 from tests.kept import keep_build, keep_vex
 
-pytestmark = [pytest.mark.peers, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.peers, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 REPOSITORY, TAG = "aquasecurity/trivy-db", "2"
 
 

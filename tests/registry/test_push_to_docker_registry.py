@@ -23,7 +23,7 @@ from tests.fakes.registry import shared_authority
 from tests.registry.conftest import LAYER_TYPE, some_bytes
 from tests.registry.test_pushing import EMPTY, describe, manifest_of, send
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.long]
 
 Make = Callable[..., PushClient]
 ROOT = Path(__file__).parents[2]

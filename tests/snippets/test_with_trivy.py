@@ -29,7 +29,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.kept import keep_build, keep_release, keep_vex
 
-pytestmark = [pytest.mark.peers, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.peers, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 
 GRADLE = "com.fasterxml.jackson.core:jackson-databind:2.9.10.1=runtimeClasspath\nempty=\n"
 FOUND = {"CVE-2020-9548", "CVE-2021-20190"}
