@@ -168,7 +168,7 @@ class Person:
         return answer
 
     def visit_everything(self) -> set[str]:
-        """Follow every link of every page once; which paths were seen. A page that does not exist fails."""
+        """Follow the links of every page, each path once; which were seen. A page that does not exist fails."""
         seen: set[str] = set()
         ahead = ["/"]
         while ahead:
@@ -183,5 +183,5 @@ class Person:
                 for link in LINK.findall(answer.text):
                     found = urlsplit(urljoin(answer.url, urldefrag(link.replace("&amp;", "&"))[0]))
                     if f"{found.scheme}://{found.netloc}" == self.instance.url:
-                        ahead.append(found.path + (f"?{found.query}" if found.query else ""))
+                        ahead.append(found.path)
         return seen

@@ -1,8 +1,8 @@
 """An isolated instance asks the network nothing: no request, no name looked up, whatever is clicked.
 
-The real programs run while every page is visited and every task is sent. The interpreter itself writes down what they
-connect to and which names they ask for (recording/sitecustomize.py); a network namespace without a route makes sure
-besides.
+The real programs run while a bundle comes in, every page is visited and every task is sent. The interpreter itself
+writes down whom they connect to and which names they ask for (recording/sitecustomize.py); a network namespace makes
+sure besides.
 """
 
 import socket
@@ -53,11 +53,15 @@ def anywhere() -> Iterator[Namespace | None]:
         made.end()
 
 
-def test_an_isolated_instance_asks_nobody_and_looks_up_no_name(instance, anywhere):
+@pytest.mark.timeout(300)
+def test_an_isolated_instance_asks_nobody_and_looks_up_no_name(instance, anywhere, carrier):
+    bundle = carrier.bundle({"trivy-db": 5, "trivy-checks": 900, "vexhub": 30})
     isolated = instance("isolated", namespace=anywhere, AIRGAP_SCHEDULE="on", HTTPS_PROXY="http://proxy.example:3128")
+    isolated.manage("import_bundle", str(bundle), "--allow-unsigned", "--reason", "its key is nobody's")
     person = Person(isolated)
     seen = person.visit_everything()
     assert {"/", "/history/", "/bundles/", "/consumers/", "/settings/", "/settings/store/", "/use-it/"} <= seen
+    assert {"/import/", "/import/1/", "/databases/trivy-db/", "/settings/mirrors/vexhub/", "/settings/keys/"} <= seen
     assert "all taken" in isolated.python(EVERY_TASK)
     assert outward(isolated) == []
     programs = {word for call in isolated.calls() for word in ("gunicorn", "celery", "manage.py up") if word in call[0]}
