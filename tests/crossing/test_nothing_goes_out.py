@@ -53,6 +53,7 @@ def anywhere() -> Iterator[Namespace | None]:
         made.end()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_isolated_instance_asks_nobody_and_looks_up_no_name(instance, anywhere, carrier):
     bundle = carrier.bundle({"trivy-db": 5, "trivy-checks": 900, "vexhub": 30})
