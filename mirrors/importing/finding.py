@@ -20,9 +20,14 @@ from mirrors import wording
 from mirrors.bundle.joining import VolumeFile
 from mirrors.bundle.membership import BUNDLE, SUMS
 
+# A file that is a bundle ends in .tar; of volumes the number alone tells, for `--output FILE` may be called anything.
 FILE = re.compile(
-    r"(?P<bundle>[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.tar)(?:\.(?P<number>\d{3})of(?P<count>\d{3}))?", re.ASCII
+    r"(?P<bundle>[A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}\Z)))"
+    r"(?:\.(?P<number>\d{3})of(?P<count>\d{3}))?",
+    re.ASCII,
 )
+# What export_bundle writes beside volumes; whoever names them all with a pattern names these too.
+BESIDE = (".sha256", ".join.txt")
 MOST_FILES = 5000
 
 
@@ -151,6 +156,8 @@ def at_paths(paths: Sequence[Path]) -> Candidate:
         names = wording.joined([candidate.name for candidate in found[:5]])
         raise FindingError(f"Several bundles lie in {paths[0]}: {names}. Name the one to import.")
     parts = []
+    if any(number_of(path.name) for path in paths):
+        paths = [path for path in paths if not path.name.endswith(BESIDE)]
     for path in paths:
         try:
             parts.append(_part(path, follow=True))

@@ -31,6 +31,8 @@ class Decision:
     sentence: str
     mirror: Mirror | None = None
     existing: Snapshot | None = None
+    # Stays true when switching has made the mirror.
+    new_mirror: bool = False
 
     def report(self) -> SnapshotReport:
         parsed = self.parsed
@@ -46,7 +48,7 @@ class Decision:
             confirmed_at=moment(parsed.confirmed_at),
             reference=parsed.reference,
             tls_verified=parsed.tls_verified,
-            new_mirror=self.mirror is None and parsed.known,
+            new_mirror=self.new_mirror,
         )
 
 
@@ -113,7 +115,7 @@ def _decide(parsed: ParsedSnapshot, mirror: Mirror | None, *, switch_older: bool
         )
     built = _built(parsed)
     if mirror is None:
-        return Decision(parsed, Outcome.SWITCHED, f"A new mirror, {parsed.mirror}{built}.")
+        return Decision(parsed, Outcome.SWITCHED, f"A new mirror, {parsed.mirror}{built}.", new_mirror=True)
     current = mirror.current
     existing = Snapshot.objects.filter(mirror=mirror, identity=identity_of(parsed)).first()
     if current is None:

@@ -27,6 +27,7 @@ def report_of(run):
 def test_it_makes_the_mirrors_and_switches_all_of_them(carrier, take, store, now):
     run = take(carrier.bundle(ALL))
     assert report_of(run).problems == []
+    assert all(each.new_mirror for each in report_of(run).snapshots)
     assert {mirror.name for mirror in Mirror.objects.all()} == set(ALL)
     for mirror in Mirror.objects.select_related("current"):
         assert mirror.current is not None
