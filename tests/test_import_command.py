@@ -48,6 +48,13 @@ def test_unsigned_fails_with_a_sentence(carrier, store):
     assert not Snapshot.objects.exists()
 
 
+def test_what_was_refused_claims_no_outcome_for_its_snapshots(carrier, store):
+    _, out, _ = run(carrier.bundle(), "--json")
+    (found,) = json.loads(out)
+    assert found["outcome"] == "failed"
+    assert [each["outcome"] for each in found["snapshots"]] == [None]
+
+
 def test_a_dry_run_writes_nothing(carrier, store):
     path = carrier.bundle()
     status, out, _ = run(path, "--allow-unsigned", "--dry-run")

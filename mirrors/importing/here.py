@@ -55,7 +55,8 @@ class Done:
                     "updated_at": each.updated_at or None,
                     "confirmed_at": each.confirmed_at or None,
                     "size": each.size,
-                    "outcome": each.outcome,
+                    # What would have become of it is no outcome where nothing was switched.
+                    "outcome": each.outcome if self.is_good else None,
                     "sentence": each.sentence,
                     "new_mirror": each.new_mirror,
                 }

@@ -163,8 +163,8 @@ def _conclude(lease: Lease, run: Import, story: ImportStory, verified: Verified)
 
 
 def _about(report: Report, verified: Verified) -> dict[str, Any]:
-    """What is known of the bundle, for the row; nothing that was not verified with its signature."""
-    bundle = verified.bundle
+    """What is known of the bundle, for the row. What was refused has its transfer too: its receipt says `rejected`."""
+    bundle = verified.said
     return {
         "bundle": report.bundle,
         "bundle_created_at": bundle.created_at if bundle is not None else None,
@@ -172,7 +172,7 @@ def _about(report: Report, verified: Verified) -> dict[str, Any]:
         "signed_by": report.signed_by,
         "fingerprint": report.fingerprint,
         "site": report.site,
-        "transfer": bundle.transfer if bundle is not None else "",
+        "transfer": bundle.transfer[:40] if bundle is not None else "",
         "receipt_secret": bundle.receipt_secret if bundle is not None else "",
         "report": report.as_dict(),
     }

@@ -41,11 +41,12 @@ class Allowed:
 
 @dataclass
 class Verified:
-    """`bundle` is None unless all of it is right and may be switched to."""
+    """`bundle` is None unless all of it is right and may be switched to. `said` is what bundle.json says, right or not."""
 
     report: Report
     bundle: ParsedBundle | None
     sums_digest: str = ""
+    said: ParsedBundle | None = None
 
 
 def verify(
@@ -101,7 +102,7 @@ def verify(
     if bundle is not None:
         _describe(report, bundle, now=now, allowed=allowed)
     report.seconds = round(time.monotonic() - began, 3)
-    return Verified(report, bundle if report.is_good else None, sums_digest)
+    return Verified(report, bundle if report.is_good else None, sums_digest, bundle)
 
 
 def _describe(report: Report, bundle: ParsedBundle, *, now: datetime, allowed: Allowed) -> None:

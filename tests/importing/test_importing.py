@@ -11,6 +11,7 @@ from mirrors.importing import asking
 from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.report import Report
 from mirrors.models import AuditEntry, Import, ImportBlob, ImportedSnapshot, Mirror, Snapshot
+from mirrors.receipting import giving
 from tests.bundle.carried import flattened
 from tests.carrying import UNSIGNED, volumes_of
 from tests.kept import keep_build
@@ -151,6 +152,21 @@ def test_a_bundle_for_this_site_keeps_what_the_receipt_needs(carrier, take, sett
     assert run.state == "succeeded"
     assert (run.site, run.transfer, run.receipt_secret) == ("ALPHA", "t1234567", "5e" * 16)
     assert "5e5e5e" not in str(run.report)
+
+
+def test_a_bundle_that_is_refused_has_a_receipt_that_says_so(carrier, take, now):
+    path = carrier.bundle(crossing=crossing())
+    data = bytearray(path.read_bytes())
+    data[-3000] ^= 1
+    path.write_bytes(data)
+    run = take(path)
+    assert report_of(run).refusal == "content"
+    receipt = giving.receipt_of(run)
+    assert (receipt.bundle, receipt.outcome, receipt.site) == (run.bundle, "rejected", "ALPHA")
+    assert run.receipt_secret == "5e" * 16
+    unsigned = take(carrier.bundle(crossing=crossing()), wishes=Wishes(at_once=True))
+    assert report_of(unsigned).refusal == "signature"
+    assert giving.receipt_of(unsigned).outcome == "rejected"
 
 
 def left_out(snapshot, confirmed):
