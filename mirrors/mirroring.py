@@ -23,6 +23,8 @@ from mirrors.pushing.asking import stop_open_pushes
 from mirrors.schedule import Schedule
 from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS, Kind, Limits
 
+NOT_ON_THIS_SIDE = "This is an isolated instance: its mirrors come with the bundles that are imported."
+
 
 class MirroringError(Exception):
     """The change cannot be made to what is there now; the sentence says why, and what would help."""
@@ -158,7 +160,7 @@ def add_mirror(name: str, wish: Settings, *, by: str, now: datetime, address: st
     Raises RuleBroken for a setting that cannot be kept, MirroringError if the name is taken or this side has none.
     """
     if settings.AIRGAP_SIDE == "isolated":
-        raise MirroringError("This is an isolated instance: its mirrors come with the bundles that are imported.")
+        raise MirroringError(NOT_ON_THIS_SIDE)
     name = rules.checked_name(name)
     if isinstance(wish.kind, Keep):
         raise RuleBroken("kind", f"Say of which kind it is: {', '.join(KINDS)}.")

@@ -41,7 +41,7 @@ class Allowed:
 
 @dataclass
 class Verified:
-    """`bundle` is None unless all of it is right and may be switched to. `said` is what bundle.json says, right or not."""
+    """`bundle` is None unless all of it may be switched to; `said` is what bundle.json says, right or not."""
 
     report: Report
     bundle: ParsedBundle | None

@@ -1,5 +1,6 @@
 """Mirror settings: what is fetched, from where and how often; for administrators."""
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -46,7 +47,10 @@ def mirrors(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @administrator_required
 def mirror_create(request: HttpRequest) -> HttpResponse:
-    """First the kind is chosen, then its form comes filled with what is usual."""
+    """First the kind is chosen, then its form comes filled with what is usual. Not on the isolated side."""
+    if settings.AIRGAP_SIDE == "isolated" and request.method != "POST":
+        messages.info(request, mirroring.NOT_ON_THIS_SIDE)
+        return redirect("mirrors:settings")
     kind = KINDS.get(request.POST.get("kind") or request.GET.get("kind") or "")
     if kind is None:
         kinds = [(each, ABOUT_KINDS.get(each.name, each.rhythm)) for each in KINDS.values()]

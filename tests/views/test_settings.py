@@ -110,6 +110,7 @@ def test_an_empty_list_offers_the_first_step(as_administrator):
 def test_the_isolated_side_offers_no_new_mirror(as_administrator, settings):
     settings.AIRGAP_SIDE = "isolated"
     assert NEW not in as_administrator.get(LIST).text
+    assert "its mirrors come with the bundles" in as_administrator.get(NEW, follow=True).text
     sent = {"kind": "trivy-db", "name": "x", "sources": "a.example/b", "login": "keep", "after": "."}
     answer = as_administrator.post(NEW, sent)
     assert answer.status_code == 422 and "isolated instance" in answer.text
