@@ -20,6 +20,8 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("history", "/history/", ()),
     ("run", "/history/?outcome=succeeded", (".row-link",)),
     ("bundles", "/bundles/", ()),
+    ("use-it", "/use-it/", ()),
+    ("sites", "/sites/", ()),
     ("settings", "/settings/", ()),
 )
 
