@@ -1,5 +1,6 @@
 /* Uploads on the page Import: files that are dropped or chosen are sent in pieces by tus, go on after a broken
-   connection or a reload, and are imported when all volumes of a bundle are there. */
+   connection or a reload, and are imported when all volumes of a bundle are there. Single files of a bundle without
+   folders are known by the bundle.json and SHA256SUMS among them, and are sent as one set. */
 "use strict";
 (function () {
   const zone = document.getElementById("drop");
@@ -7,7 +8,9 @@
   if (!zone || !list || !window.tus || !window.tus.isSupported) return;
   const picker = zone.querySelector("input[type=file]");
   const token = document.querySelector("#drop input[name=csrfmiddlewaretoken]").value;
-  const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}\.tar)(?:\.(\d{3})of(\d{3}))?$/;
+  const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}$)))(?:\.(\d{3})of(\d{3}))?$/;
+  const SINGLE = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
+  const SUMS_LIMIT = 1024 * 1024;
   const PIECE = 32 * 1024 * 1024;
   const AT_ONCE = 2;
   const waiting = [];
@@ -55,25 +58,43 @@
     return "The server does not answer. Choose the file again to go on.";
   }
 
-  function add(file) {
+  // What was dropped or chosen at once. Which files are a set of single ones stands in the SHA256SUMS among them.
+  function take(files) {
+    const all = Array.from(files);
+    const sums = all.find(function (file) { return file.name === "SHA256SUMS" && file.size <= SUMS_LIMIT; });
+    const first = all.find(function (file) { return file.name === "bundle.json"; });
+    if (!sums || !first) return all.forEach(function (file) { add(file, ""); });
+    Promise.all([sums.text(), first.slice(0, 4096).text()]).then(function (texts) {
+      const members = new Set(["bundle.json", "SHA256SUMS", "SHA256SUMS.sig"]);
+      texts[0].split("\n").forEach(function (line) { if (line.length > 66) members.add(line.slice(66)); });
+      const id = /"id": "([A-Za-z0-9]{4,40})"/.exec(texts[1]);
+      const set = "airgap-files-" + (id ? id[1] : "unnamed");
+      all.forEach(function (file) { add(file, members.has(file.name) && SINGLE.test(file.name) ? set : ""); });
+    }).catch(function () { all.forEach(function (file) { add(file, ""); }); });
+  }
+
+  // `set` is the set of single files it belongs to, "" for a bundle's file or a volume.
+  function add(file, set) {
     const match = NAME.exec(file.name);
-    const key = file.name + ":" + file.size;
+    const name = set ? set + "/" + file.name : file.name;
+    const key = name + ":" + file.size;
     if (known.has(key)) return;
     const shown = row(file);
-    if (!match) {
+    if (!match && !set) {
       shown.bar.remove();
       shown.stop.remove();
-      shown.said.textContent = "is not called like a bundle: airgap-….tar, or airgap-….tar.001of004";
+      shown.said.textContent = "is not called like a bundle: airgap-….tar, or airgap-….tar.001of004; a single file of a " +
+        "bundle comes together with its bundle.json, its SHA256SUMS and all that this lists";
       shown.item.classList.add("failed");
       return;
     }
     known.add(key);
-    bundles.add(match[1]);
-    waiting.push(upload(file, shown, key));
+    bundles.add(set || match[1]);
+    waiting.push(upload(file, name, shown, key));
     next();
   }
 
-  function upload(file, shown, key) {
+  function upload(file, name, shown, key) {
     let begun = Date.now();
     let first = null;
     const sending = new window.tus.Upload(file, {
@@ -81,7 +102,7 @@
       chunkSize: PIECE,
       retryDelays: [0, 1000, 3000, 10000, 30000, 60000],
       removeFingerprintOnSuccess: true,
-      metadata: { filename: file.name },
+      metadata: { filename: name },
       headers: { "X-CSRFToken": token },
       onShouldRetry: function (error) {
         const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
@@ -159,7 +180,7 @@
   }
 
   picker.addEventListener("change", function () {
-    Array.from(picker.files).forEach(add);
+    take(picker.files);
     picker.value = "";
   });
   ["dragenter", "dragover"].forEach(function (kind) {
@@ -175,6 +196,6 @@
     });
   });
   document.addEventListener("drop", function (event) {
-    if (event.dataTransfer) Array.from(event.dataTransfer.files).forEach(add);
+    if (event.dataTransfer) take(event.dataTransfer.files);
   });
 })();

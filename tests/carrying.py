@@ -1,5 +1,6 @@
 """Two sides in one database: bundles are made of rows that are then forgotten, and imported into another store."""
 
+import tarfile
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,9 @@ class Carrier:
         bundle = exporting.create_bundle(
             snapshots, profile=profile, now=made, by="otto", store=self.store, crossing=crossing
         )
+        if bundle.profile == "files":
+            exporting.prepare(bundle.pk, store=self.store)
+            bundle.refresh_from_db()
         path = self.folder / (name or bundle.filename)
         with path.open("wb") as file:
             exporting.write_to(bundle, file, store=self.store)
@@ -55,6 +59,17 @@ class Carrier:
         for pk, (mirror_name, repository, current) in renamed.items():
             Mirror.objects.filter(pk=pk).update(name=mirror_name, served_repository=repository, current=current)
         return path
+
+
+def single_files_of(path: Path, folder: Path) -> list[Path]:
+    """The members of a bundle of the files profile, each as a file in the folder; the tar itself goes."""
+    with tarfile.open(path) as tar:
+        members = [(member.name, tar.extractfile(member)) for member in tar]
+        for name, file in members:
+            assert file is not None and "/" not in name
+            (folder / name).write_bytes(file.read())
+    path.unlink()
+    return [folder / name for name, _ in members]
 
 
 def volumes_of(path: Path, count: int) -> list[Path]:

@@ -72,7 +72,9 @@ def request_import_of_uploads(
     uploads: Sequence[Upload], name: str, *, by: str, now: datetime, wishes: Wishes | None = None, address: str = ""
 ) -> Import:
     """A queued import of complete uploads, in the order of their volumes. Raises ImportRefused."""
-    files = [{"name": upload.name, "upload": upload.pk, "size": upload.size_bytes} for upload in uploads]
+    files = [
+        {"name": upload.name.rpartition("/")[2], "upload": upload.pk, "size": upload.size_bytes} for upload in uploads
+    ]
     return _request(name, files, uploads, Origin.UPLOAD, by, now, wishes or Wishes(), address)
 
 

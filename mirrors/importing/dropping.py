@@ -1,7 +1,8 @@
 """The drop folder: what is copied there is imported by itself, left untouched, and gets its result beside it.
 
-A bundle is complete when all of its volumes are there and nothing of it changed between two looks. It is not taken a
-second time unless its files change. Of a medium that cannot be written to, the result stands on the page only.
+A bundle is complete when all of its volumes are there and nothing of it changed between two looks. So is one of single
+files when all that its SHA256SUMS lists is there; it lies in the folder itself or in one below. None is taken a second
+time unless its files change. Of a medium that cannot be written to, the result stands on the page only.
 """
 
 import json
@@ -17,13 +18,15 @@ from django.conf import settings
 from mirrors import wording
 from mirrors.importing import finding
 from mirrors.importing.asking import ImportRefused, Origin, Wishes, files_of, request_import
-from mirrors.importing.finding import Candidate
+from mirrors.importing.finding import Candidate, FindingError
 from mirrors.importing.here import Done
 from mirrors.importing.report import Report
 from mirrors.models import Import, Step
 
 STILL_FOR = timedelta(seconds=10)
 BY = "drop folder"
+# So many of the last imports of one name are compared: a folder keeps its name when other files are laid into it.
+LAST = 20
 
 # What each bundle looked like, and since when. A process that forgets it waits a little longer.
 _seen: dict[str, tuple[list[dict[str, Any]], datetime]] = {}
@@ -44,29 +47,36 @@ def look(now: datetime) -> list[Import]:
         return []
     lay_down(now)
     asked = []
-    candidates = finding.in_directory(place, loose=False)
-    for name in set(_seen) - {candidate.name for candidate in candidates}:
-        del _seen[name]
+    candidates = finding.in_directory(place)
+    for below in finding.folders_of(place):
+        with suppress(FindingError):
+            candidates += [candidate for candidate in finding.in_directory(below) if candidate.loose]
+    for key in set(_seen) - {_key(candidate) for candidate in candidates}:
+        del _seen[key]
     for candidate in candidates:
         if candidate.is_complete and not _is_known(candidate) and _is_still(candidate, now):
             with suppress(ImportRefused):
                 asked.append(request_import(candidate, origin=Origin.DROP, by=BY, now=now, wishes=Wishes(at_once=True)))
-                _seen.pop(candidate.name, None)
+                _seen.pop(_key(candidate), None)
     return asked
+
+
+def _key(candidate: Candidate) -> str:
+    return str(candidate.parts[0].path.with_name(candidate.name))
 
 
 def _is_still(candidate: Candidate, now: datetime) -> bool:
     files = files_of(candidate)
-    before, since = _seen.get(candidate.name, (None, now))
+    before, since = _seen.get(_key(candidate), (None, now))
     if before != files:
-        _seen[candidate.name] = (files, now)
+        _seen[_key(candidate)] = (files, now)
         return False
     return now - since >= STILL_FOR
 
 
 def _is_known(candidate: Candidate) -> bool:
-    last = Import.objects.filter(origin=Origin.DROP, name=candidate.name).order_by("-pk").first()
-    return last is not None and last.files == files_of(candidate)
+    last = Import.objects.filter(origin=Origin.DROP, name=candidate.name).order_by("-pk")[:LAST]
+    return files_of(candidate) in last.values_list("files", flat=True)
 
 
 # Results

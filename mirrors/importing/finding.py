@@ -1,7 +1,8 @@
 """Which files are a bundle: one, or volumes in whatever order; found in folders that are only ever read.
 
 Volumes are byte ranges of the tar and are named `airgap-….tar.001of004`. What lies on a stranger's medium is opened
-without following links, and only regular files are read.
+without following links, and only regular files are read. A bundle without folders (files profile) may also come as
+its single files, known by their bundle.json and SHA256SUMS, which lists them.
 """
 
 import os
@@ -18,7 +19,9 @@ from django.conf import settings
 
 from mirrors import wording
 from mirrors.bundle.joining import VolumeFile
-from mirrors.bundle.membership import BUNDLE, SUMS
+from mirrors.bundle.membership import BUNDLE, SIGNATURE, SUMS
+from mirrors.bundle.parsing import parse_sums
+from mirrors.bundle.tar_reading import StructureError
 
 # A file that is a bundle ends in .tar; of volumes the number alone tells, for `--output FILE` may be called anything.
 FILE = re.compile(
@@ -28,7 +31,11 @@ FILE = re.compile(
 )
 # What export_bundle writes beside volumes; whoever names them all with a pattern names these too.
 BESIDE = (".sha256", ".join.txt")
+# A single file of a bundle without folders, as it is uploaded: the set it belongs to, and its own name.
+SINGLE = re.compile(r"(?P<bundle>airgap-files-[A-Za-z0-9]{1,40})/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})", re.ASCII)
 MOST_FILES = 5000
+# A line of SHA256SUMS has 168 bytes where the name is as long as a name may be.
+SUMS_LIMIT = 1 << 20
 
 
 class FindingError(Exception):
@@ -49,13 +56,16 @@ class Part:
 class Candidate:
     """What may be a bundle. `missing` are the numbers of volumes that are not there, `count` is 0 for a single file.
 
-    `loose`: the parts are the members of a bundle without folders (files profile), and it is called like its folder.
+    `loose`: the parts are the members of a bundle without folders (files profile), and it is called like its folder;
+    `absent` are the names of those that are not there, `fault` says why it cannot be told which there should be.
     """
 
     name: str
     count: int = 0
     parts: list[Part] = field(default_factory=list)
     loose: bool = False
+    absent: list[str] = field(default_factory=list)
+    fault: str = ""
 
     @property
     def size(self) -> int:
@@ -72,11 +82,17 @@ class Candidate:
 
     @property
     def is_complete(self) -> bool:
-        return not self.missing
+        return not self.missing_text
 
     @property
     def missing_text(self) -> str:
         """`volumes 2 and 4 of 5 are missing`, "" if none is."""
+        if self.fault:
+            return self.fault
+        if self.absent:
+            shown, rest = self.absent[:3], len(self.absent) - 3
+            named = wording.joined([*shown, wording.counted(rest, "more file")] if rest > 0 else shown)
+            return f"{named} {'is' if len(self.absent) == 1 else 'are'} missing"
         numbers = self.missing
         if not numbers:
             return ""
@@ -108,8 +124,35 @@ def grouped(parts: Iterable[Part]) -> list[Candidate]:
     return sorted(found.values(), key=lambda candidate: candidate.modified, reverse=True)
 
 
-def in_directory(directory: Path, *, loose: bool = True) -> list[Candidate]:
-    """The bundles in a folder, not below it; with `loose` also the one whose single files it holds.
+def single_files(name: str, parts: Sequence[Part]) -> Candidate | None:
+    """The bundle whose single files are among these; None where there is none. What it does not list is left aside."""
+    there = {part.name: part for part in parts}
+    if not {BUNDLE, SUMS} <= there.keys():
+        return None
+    candidate = Candidate(name, parts=[there[BUNDLE], there[SUMS]], loose=True)
+    try:
+        listed = [each for each, _ in parse_sums(_small(there[SUMS]))]
+    except (StructureError, FindingError, OSError):
+        candidate.fault = "SHA256SUMS is not complete yet, or is damaged"
+        return candidate
+    if any("/" in each for each in listed):
+        candidate.fault = "this is a bundle with folders that was unpacked; import its file airgap-….tar instead"
+        return candidate
+    wanted = dict.fromkeys([BUNDLE, SUMS, *([SIGNATURE] if SIGNATURE in there else []), *listed])
+    candidate.parts = sorted((there[each] for each in wanted if each in there), key=lambda part: part.name)
+    candidate.absent = [each for each in wanted if each not in there]
+    return candidate
+
+
+def _small(part: Part) -> bytes:
+    if part.size > SUMS_LIMIT:
+        raise FindingError(f"{part.name} is too large to be true.")
+    with volume(part.name, part.path, part.size).open() as file:
+        return file.read(SUMS_LIMIT)
+
+
+def in_directory(directory: Path) -> list[Candidate]:
+    """The bundles in a folder, not below it, and first of all the one whose single files it holds.
 
     Raises FindingError for a folder that cannot be read.
     """
@@ -130,9 +173,8 @@ def in_directory(directory: Path, *, loose: bool = True) -> list[Candidate]:
                         parts.append(every[-1])
     except OSError as error:
         raise FindingError(f"The folder {directory} cannot be read: {error.strerror}.") from error
-    if loose and {BUNDLE, SUMS} <= {part.name for part in every}:
-        return [Candidate(directory.name, 0, sorted(every, key=lambda part: part.name), loose=True), *grouped(parts)]
-    return grouped(parts)
+    loose = single_files(directory.name, every)
+    return ([] if loose is None else [loose]) + grouped(parts)
 
 
 def at_paths(paths: Sequence[Path]) -> Candidate:
@@ -180,6 +222,8 @@ def at_paths(paths: Sequence[Path]) -> Candidate:
 
 
 def _whole(candidate: Candidate) -> Candidate:
+    if candidate.fault:
+        raise FindingError(f"{candidate.name} cannot be imported: {candidate.fault}.")
     if not candidate.is_complete:
         raise FindingError(f"Of {candidate.name}, {candidate.missing_text}. Add what is missing, then try again.")
     return candidate
@@ -206,7 +250,7 @@ def in_roots() -> list[tuple[Path, list[Candidate], str]]:
     for root in roots():
         try:
             candidates = in_directory(root)
-            for folder in _folders(root):
+            for folder in folders_of(root):
                 with suppress(FindingError):
                     candidates += in_directory(folder)
             found.append((root, candidates, ""))
@@ -215,7 +259,7 @@ def in_roots() -> list[tuple[Path, list[Candidate], str]]:
     return found
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_of(root: Path) -> list[Path]:
     """One level, as of media that are mounted below a common folder."""
     with suppress(OSError), os.scandir(root) as entries:
         folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -14,7 +14,7 @@ from mirrors import content, leases, retention, wording, work_here
 from mirrors.blobs import BlobStore, StoreError
 from mirrors.bundle.joining import VolumeFile
 from mirrors.bundle.parsed import ParsedBundle
-from mirrors.importing import asking, parsed_json, staging
+from mirrors.importing import asking, finding, parsed_json, staging
 from mirrors.importing.asking import IMPORTS
 from mirrors.importing.finding import FindingError, volume
 from mirrors.importing.report import CONTENT, FAULT, ROOM, Report
@@ -107,7 +107,8 @@ def files_of(run: Import) -> list[VolumeFile]:
 
 
 def _verify(run: Import, story: ImportStory, stop: StopSignal, store: BlobStore) -> Verified:
-    count = f" in {len(run.files)} volumes" if len(run.files) > 1 else ""
+    noun = "volumes" if finding.number_of(run.files[0]["name"]) else "files"
+    count = f" in {len(run.files)} {noun}" if len(run.files) > 1 else ""
     story.tell(f"Reading {run.name}, {wording.size_text(run.size_bytes)}{count}.")
     story.expect(run.size_bytes)
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import F, Sum
 
 from mirrors import content, retention
-from mirrors.importing.finding import FILE
+from mirrors.importing.finding import FILE, SINGLE
 from mirrors.models import Import, Upload
 
 PIECE = 1 << 20
@@ -42,11 +42,15 @@ def path_of(upload_id: str) -> Path:
 
 
 def begin(name: str, size: int, *, by: str, now: datetime) -> Upload:
-    """A file that is going to be uploaded. Raises UploadError for a name that is no bundle's, or no room."""
-    name = name.replace("\\", "/").rpartition("/")[2]
-    if not FILE.fullmatch(name):
+    """A file that is going to be uploaded. Raises UploadError for a name that is no bundle's, or no room.
+
+    A single file of a bundle without folders is named with the set it belongs to: `airgap-files-1a2b3c4d/bundle.json`.
+    """
+    name = name if SINGLE.fullmatch(name) else name.replace("\\", "/").rpartition("/")[2]
+    if not (FILE.fullmatch(name) or SINGLE.fullmatch(name)):
         raise UploadError(
-            f"{name[:80]!r} is not called like a bundle. Choose airgap-….tar, or its volumes airgap-….tar.001of004."
+            f"{name[:80]!r} is not called like a bundle. Choose airgap-….tar, its volumes airgap-….tar.001of004, or "
+            "all single files of a bundle together."
         )
     if not 0 < size <= LARGEST:
         raise UploadError(f"{name} is empty." if size <= 0 else f"{name} is too large.", 400 if size <= 0 else 413)

@@ -169,6 +169,7 @@ class UploadQuerySet(models.QuerySet["Upload"]):
 class Upload(models.Model):
     """One file that a browser sends in pieces (tus). Its bytes are `staging/<id>` in the data directory.
 
+    `name` is the bundle's or the volume's; of a single file of a bundle without folders, `SET/NAME`.
     `offset` is how many bytes are on the disk for certain. `run` is the import that reads it, once there is one.
     """
 

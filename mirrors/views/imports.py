@@ -54,6 +54,10 @@ class Staged:
     uploads: list[Upload] = field(default_factory=list)
 
     @property
+    def is_single_files(self) -> bool:
+        return "/" in self.uploads[0].name
+
+    @property
     def there(self) -> int:
         return sum(upload.offset for upload in self.uploads)
 
@@ -69,7 +73,8 @@ class Staged:
     def problem(self) -> str:
         open_ones = [upload for upload in self.uploads if not upload.is_complete]
         if open_ones:
-            return f"{wording.progress_text(self.there, self.size)}; drop the same file again to go on"
+            same = "files" if self.is_single_files else "file"
+            return f"{wording.progress_text(self.there, self.size)}; drop the same {same} again to go on"
         return _as_candidate(self).missing_text
 
 
@@ -78,7 +83,7 @@ def staged(by: str | None = None) -> list[Staged]:
     rows = Upload.objects.filter(run=None).order_by("created_at")
     found: dict[str, dict[str, Upload]] = {}
     for upload in rows.filter(by=by) if by is not None else rows:
-        match = finding.FILE.fullmatch(upload.name)
+        match = finding.FILE.fullmatch(upload.name) or finding.SINGLE.fullmatch(upload.name)
         if match is not None:
             before = found.setdefault(match["bundle"], {}).get(upload.name)
             if before is None or not before.is_complete or upload.is_complete:
@@ -91,9 +96,12 @@ def staged(by: str | None = None) -> list[Staged]:
 
 def _as_candidate(group: Staged) -> finding.Candidate:
     parts = [
-        finding.Part(upload.name, staging.path_of(upload.pk), upload.size_bytes, upload.touched_at)
+        finding.Part(upload.name.rpartition("/")[2], staging.path_of(upload.pk), upload.size_bytes, upload.touched_at)
         for upload in group.uploads
     ]
+    if group.is_single_files:
+        loose = finding.single_files(group.name, parts)
+        return loose or finding.Candidate(group.name, 0, parts, absent=["bundle.json or SHA256SUMS"])
     found = finding.grouped(parts)
     return found[0] if len(found) == 1 else finding.Candidate(group.name, 0, parts)
 

@@ -9,7 +9,7 @@ from mirrors import keys
 from mirrors.importing import staging
 from mirrors.importing.perform import perform
 from mirrors.models import Import, Mirror, Role, Upload, User
-from tests.carrying import volumes_of
+from tests.carrying import single_files_of, volumes_of
 
 pytestmark = [
     pytest.mark.long,
@@ -72,15 +72,34 @@ def test_an_upload_goes_on_after_a_reload(open_page, operator, carrier, store):
     drop(page, first)
     expect(page.locator("#sending li")).to_have_count(1)
     page.wait_for_function("Object.keys(localStorage).length === 1")
-    page.unroute("**/import/uploads/*")
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
+    page.unroute("**/import/uploads/*")
     drop(page, first)
     expect(page.locator("#sending")).to_contain_text("volume 2 of 2 is missing")
     assert Upload.objects.get().is_complete
     drop(page, second)
     page.wait_for_url("**/import/*/")
     open_page.complaints.clear()
+
+
+def test_single_files_that_belong_together_are_one_import(open_page, operator, carrier, store, tmp_path):
+    folder = tmp_path / "singles"
+    folder.mkdir()
+    files = single_files_of(carrier.bundle({"trivy-db": 5, "vexhub": 30}, profile="files"), folder)
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, *[file for file in files if file.name != "README.txt"])
+    expect(page.locator("#sending")).to_contain_text("README.txt is missing")
+    page.reload()
+    expect(page.get_by_text("single files")).to_have_count(2)
+    drop(page, *files[::-1])
+    page.wait_for_url("**/import/*/")
+    run = Import.objects.get()
+    assert {file["name"] for file in run.files} == {file.name for file in files}
+    Import.objects.filter(pk=run.pk).update(allow_unsigned=True, at_once=True)
+    perform(run.pk, store=store, heart=False)
+    assert Mirror.objects.exclude(current=None).count() == 2
 
 
 def test_what_is_no_bundle_is_said_at_once(open_page, operator, store, tmp_path):

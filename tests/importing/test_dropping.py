@@ -10,7 +10,7 @@ from mirrors.importing import dropping
 from mirrors.importing.finding import FindingError
 from mirrors.importing.perform import perform
 from mirrors.models import Import, Mirror
-from tests.carrying import volumes_of
+from tests.carrying import single_files_of, volumes_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("isolated")]
 SOON = timedelta(seconds=10)
@@ -134,6 +134,72 @@ def test_without_a_folder_or_on_the_connected_side_nobody_looks(carrier, look, s
     assert look() == look(10) == look(20) == []
     settings.AIRGAP_SIDE, settings.AIRGAP_DROP_DIRECTORY = "isolated", ""
     assert look(30) == look(40) == []
+
+
+# Single files, of a bundle without folders
+
+
+@pytest.fixture
+def singles(carrier):
+    """singles(folder) -> the paths of a bundle's single files, laid there."""
+
+    def lay(folder, **how):
+        return single_files_of(carrier.bundle({"trivy-db": 5, "vexhub": 30}, profile="files", **how), folder)
+
+    return lay
+
+
+def test_single_files_are_taken_when_all_that_is_listed_is_there(carrier, singles, look, store):
+    *most, last = singles(carrier.folder)
+    data = last.read_bytes()
+    last.unlink()
+    (carrier.folder / "gateway.log").write_text("let through")
+    assert look() == look(10) == look(20) == []
+    last.write_bytes(data[:100])
+    look(30)
+    last.write_bytes(data)
+    assert look(40) == []
+    (run,) = look(50)
+    assert {file["name"] for file in run.files} == {path.name for path in [*most, last]}
+    finish(run, store)
+    assert Mirror.objects.exclude(current=None).count() == 2
+    assert look(60) == look(80) == []
+    (result,) = json.loads((carrier.folder / f"{carrier.folder.name}.result.json").read_text())
+    assert result["outcome"] == "succeeded"
+
+
+def test_single_files_may_lie_in_a_folder_of_their_own(carrier, singles, look, store):
+    (carrier.folder / "monday").mkdir()
+    singles(carrier.folder / "monday")
+    carrier.bundle()
+    look()
+    runs = look(10)
+    assert sorted(run.name.endswith(".tar") for run in runs) == [False, True]
+    for run in runs:
+        finish(run, store)
+    dropping._seen.clear()
+    assert look(20) == look(40) == []
+    assert (carrier.folder / "monday" / "monday.result.txt").exists()
+
+
+def test_other_single_files_in_the_same_folder_are_another_bundle(carrier, singles, look, store, now):
+    singles(carrier.folder)
+    look()
+    (first,) = look(10)
+    finish(first, store)
+    singles(carrier.folder, made=now + timedelta(hours=1))
+    look(20)
+    (second,) = look(30)
+    finish(second, store)
+    assert Import.objects.filter(state="succeeded").count() == 2
+    assert look(40) == look(60) == []
+
+
+@pytest.mark.parametrize("sums", [b"", b"half a li", b"0" * 64 + b"  blobs/sha256/x\n"])
+def test_sums_that_say_nothing_or_have_folders_are_waited_for(carrier, singles, look, sums):
+    singles(carrier.folder)
+    (carrier.folder / "SHA256SUMS").write_bytes(sums)
+    assert look() == look(10) == look(20) == []
 
 
 def test_a_folder_that_is_gone_is_said(look, settings, tmp_path):

@@ -9,7 +9,7 @@ from mirrors.importing import staging
 from mirrors.importing.asking import Wishes
 from mirrors.importing.perform import perform
 from mirrors.models import AuditEntry, Import, Mirror, Upload
-from tests.carrying import volumes_of
+from tests.carrying import single_files_of, volumes_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("isolated")]
 PAGE = "/import/"
@@ -272,3 +272,35 @@ def test_what_was_uploaded_for_a_stopped_import_is_listed_again(as_operator, ope
     as_operator.post(reverse("mirrors:import-stop", args=[Import.objects.get().pk]))
     assert Import.objects.get().state == "cancelled"
     assert b"Uploaded, not imported yet" in as_operator.get(PAGE).content
+
+
+def test_single_files_are_imported_as_the_set_they_were_sent_as(as_operator, operator, carrier, store, now, tmp_path):
+    folder = tmp_path / "singles"
+    folder.mkdir()
+    *most, last = single_files_of(carrier.bundle(profile="files"), folder)
+
+    def send(path):
+        upload = staging.begin(f"airgap-files-abcd/{path.name}", path.stat().st_size, by=operator.username, now=now)
+        with path.open("rb") as file:
+            staging.append(upload, 0, file.read, upload.size_bytes, now=lambda: now)
+
+    for path in most:
+        send(path)
+    page = as_operator.get(PAGE).content.decode()
+    assert f"{len(most)} single files" in page and f"{last.name} is missing" in page
+    answer = as_operator.post(reverse("mirrors:import-uploads"), {"name": "airgap-files-abcd"}, follow=True)
+    assert "is missing" in answer.content.decode() and not Import.objects.exists()
+    send(last)
+    as_operator.post(reverse("mirrors:import-uploads"), {"name": "airgap-files-abcd"})
+    run = Import.objects.get()
+    assert {file["name"] for file in run.files} == {path.name for path in [*most, last]}
+    Import.objects.filter(pk=run.pk).update(allow_unsigned=True, at_once=True)
+    perform(run.pk, store=store, heart=False)
+    assert Mirror.objects.get().current is not None
+    assert not Upload.objects.exists()
+
+
+def test_a_set_without_its_list_says_what_is_missing(as_operator, operator, store, now):
+    upload = staging.begin("airgap-files-abcd/README.txt", 1, by=operator.username, now=now)
+    staging.append(upload, 0, lambda count: b"x", 1, now=lambda: now)
+    assert "bundle.json or SHA256SUMS is missing" in as_operator.get(PAGE).content.decode()
