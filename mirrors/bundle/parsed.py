@@ -1,12 +1,13 @@
 """What was read from a bundle, as plain values: whoever imports one makes rows of these and looks at no byte again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol
 
 from mirrors.bundle import contents
 from mirrors.bundle.composition import Member
+from mirrors.trivy.layers import LayerFacts
 
 
 class BundleReadError(Exception):
@@ -162,7 +163,8 @@ class Contents:
 
     `folder` is the bundle's name without `.tar`; `size` the bytes read; `sums_digest` the SHA-256 of SHA256SUMS, which
     stands for the whole bundle; `signed_by` what `check_signature` returned, None if it refused; `taken` the digests
-    that `on_blob` gave a sink for, in order. `notes` are not problems.
+    that `on_blob` gave a sink for, in order. `notes` are not problems. `layers` is what stands inside the databases, by
+    layer digest, those that `facts_of` knew among them.
     """
 
     bundle: ParsedBundle | None
@@ -173,3 +175,4 @@ class Contents:
     signed_by: Any
     taken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: Mapping[str, LayerFacts] = field(default_factory=dict)

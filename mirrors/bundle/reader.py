@@ -15,6 +15,7 @@ from mirrors.bundle.agreement import agree
 from mirrors.bundle.compose import SCRIPTS as SCRIPTS_FOLDER
 from mirrors.bundle.compose import folder_name
 from mirrors.bundle.composition import Member
+from mirrors.bundle.contents import LAYER
 from mirrors.bundle.inspecting import FAULTS, Findings, Inspection, StoredVexArchive
 from mirrors.bundle.membership import (
     BUNDLE,
@@ -46,7 +47,7 @@ from mirrors.stopping import StopSignal
 from mirrors.trivy.layers import LayerFacts
 
 MOST_PROBLEMS = 100
-FactsOf = Callable[[str], LayerFacts | None]
+FactsOf = Callable[[str, str], LayerFacts | None]
 Uses = list[tuple[ParsedSnapshot, ParsedBlob]]
 
 
@@ -66,8 +67,8 @@ def read_bundle(
     they are believed: it raises SignatureRefused if not. Before that no blob is taken.
     2. Every blob named in bundle.json is offered once to `on_blob`: it answers with a sink, or None for one that is
     only to be verified (a dry run, or what the store has already). Once a problem is known no more is offered.
-    3. What is in the blobs is compared with what bundle.json says of them. `facts_of(layer digest)` spares looking
-    into a layer that was read before.
+    3. What is in the blobs is compared with what bundle.json says of them. `facts_of(layer digest, kind)` spares
+    looking into a layer that was read before.
 
     `total_size` (bytes, if known) finds a cut-off file before it is read. `progress(bytes so far, member)`.
     Raises BundleReadError with all problems, StoreError as the sinks do, Stopped.
@@ -112,6 +113,7 @@ class _Reading:
             self.signed_by,
             tuple(self.taken),
             tuple(self.notes),
+            dict(self.findings.layers),
         )
         if self.problems:
             raise BundleReadError(self.problems, contents)
@@ -272,7 +274,9 @@ class _Reading:
             return [inspecting.Kept(member.name)]
         if member.name in SCRIPTS:
             return [inspecting.Kept(member.name)]
-        known = self.facts_of(member.digest) if self.facts_of and uses else None
+        kinds = {snapshot.kind for snapshot, blob in uses if blob.role == LAYER}
+        # What was read as a database of one kind says nothing of another.
+        known = self.facts_of(member.digest, kinds.pop()) if self.facts_of and len(kinds) == 1 else None
         if known is not None:
             self.findings.layers[member.digest] = known
         return list(inspecting.inspection_of(uses, known, with_sink=sink is not None))

@@ -18,7 +18,7 @@ from mirrors.importing import asking, finding, parsed_json, staging
 from mirrors.importing.asking import IMPORTS
 from mirrors.importing.finding import FindingError, volume
 from mirrors.importing.report import CONTENT, FAULT, ROOM, Report
-from mirrors.importing.switching import CannotSwitch, carry_out
+from mirrors.importing.switching import CannotSwitch, carry_out, keep_facts
 from mirrors.importing.verifying import Allowed, Verified, verify
 from mirrors.leases import Heart, Lease, LeaseLost, work_key
 from mirrors.models import Import, ImportBlob, Run
@@ -152,9 +152,10 @@ def _conclude(lease: Lease, run: Import, story: ImportStory, verified: Verified)
         return
     now = timezone.now()
     if not run.at_once:
-        _wait(lease, story, bundle, about, now=now)
+        _wait(lease, story, verified, bundle, about, now=now)
         return
     with transaction.atomic():
+        keep_facts(bundle, verified.facts, now)
         plan, changed = carry_out(run, bundle, switch_older=run.switch_older, by=run.requested_by, now=now)
         report.snapshots = [decision.report() for decision in plan.decisions]
         values = asking.ending(run, report, changed=changed, by=run.requested_by, now=now)
@@ -179,12 +180,15 @@ def _about(report: Report, verified: Verified) -> dict[str, Any]:
     }
 
 
-def _wait(lease: Lease, story: ImportStory, bundle: ParsedBundle, about: dict[str, Any], *, now: datetime) -> None:
+def _wait(
+    lease: Lease, story: ImportStory, verified: Verified, bundle: ParsedBundle, about: dict[str, Any], *, now: datetime
+) -> None:
     """Everything is right and in the store, held there by rows of this import, until somebody decides."""
     digests = {blob.digest for snapshot in bundle.snapshots for blob in snapshot.blobs}
     story.tell("Nothing is switched yet; it waits for somebody's decision.")
     with transaction.atomic():
         retention.lock_references()
+        keep_facts(bundle, verified.facts, now)
         ImportBlob.objects.bulk_create(ImportBlob(run_id=lease.run_id, digest=digest) for digest in sorted(digests))
         written = lease.write(
             state=Import.WAITING,

@@ -1,5 +1,6 @@
 """The one transaction of an import: every row it brings, every switch, and the end of the import, or nothing at all."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +11,10 @@ from mirrors import retention, runs, served_names
 from mirrors.bundle.parsed import ParsedBundle, ParsedSnapshot
 from mirrors.importing.planning import Decision, Outcome, Plan, Role, digest_shown, identity_of, media_type_of, plan
 from mirrors.mirror_rules import RuleBroken
-from mirrors.models import Import, ImportedSnapshot, Mirror, Snapshot, SnapshotBlob
+from mirrors.models import Import, ImportedSnapshot, LayerFacts, Mirror, Snapshot, SnapshotBlob
 from mirrors.registry.errors import clean
-from mirrors.trivy.catalogue import DEFAULT_MIRRORS, SUGGESTED_MIRRORS
+from mirrors.trivy import layers
+from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS, SUGGESTED_MIRRORS
 
 
 class CannotSwitch(Exception):
@@ -154,6 +156,29 @@ def _keep(mirror: Mirror, parsed: ParsedSnapshot, *, replaced_at: datetime | Non
         for position, blob in enumerate(parsed.blobs)
     )
     return snapshot
+
+
+def keep_facts(bundle: ParsedBundle, found: Mapping[str, layers.LayerFacts], now: datetime) -> None:
+    """What was read inside a verified bundle's databases: neither an import nor a sync inflates those layers again."""
+    LayerFacts.objects.bulk_create(
+        (
+            LayerFacts(
+                layer_digest=blob.digest,
+                kind=snapshot.kind,
+                size_bytes=blob.size,
+                inflated_bytes=found[blob.digest].inflated_bytes,
+                schema=found[blob.digest].version,
+                updated_at=found[blob.digest].updated_at,
+                next_update=found[blob.digest].next_update,
+                read_at=now,
+            )
+            for snapshot in bundle.snapshots
+            if snapshot.known and KINDS[snapshot.kind].has_metadata
+            for blob in snapshot.layers
+            if blob.digest in found
+        ),
+        ignore_conflicts=True,
+    )
 
 
 def site_problem(bundle: ParsedBundle) -> str:

@@ -5,9 +5,9 @@ and go with the next pruning; a second try finds those of them that are whole, a
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mirrors import retention, wording
@@ -41,12 +41,15 @@ class Allowed:
 
 @dataclass
 class Verified:
-    """`bundle` is None unless all of it may be switched to; `said` is what bundle.json says, right or not."""
+    """`bundle` is None unless all of it may be switched to; `said` is what bundle.json says, right or not; `facts` is
+    what its databases say of themselves, by layer digest.
+    """
 
     report: Report
     bundle: ParsedBundle | None
     sums_digest: str = ""
     said: ParsedBundle | None = None
+    facts: Mapping[str, layers.LayerFacts] = field(default_factory=dict)
 
 
 def verify(
@@ -102,7 +105,8 @@ def verify(
     if bundle is not None:
         _describe(report, bundle, now=now, allowed=allowed)
     report.seconds = round(time.monotonic() - began, 3)
-    return Verified(report, bundle if report.is_good else None, sums_digest, bundle)
+    facts = contents.layers if contents is not None else {}
+    return Verified(report, bundle if report.is_good else None, sums_digest, bundle, facts)
 
 
 def _describe(report: Report, bundle: ParsedBundle, *, now: datetime, allowed: Allowed) -> None:
@@ -144,9 +148,9 @@ def new_bytes(bundle: ParsedBundle, store: BlobStore) -> int:
     return sum(size for digest, size in sizes.items() if not (store.has(digest) and store.size(digest) == size))
 
 
-def known_facts(layer_digest: str) -> layers.LayerFacts | None:
-    """What was read in this layer before."""
-    row = LayerFacts.objects.filter(layer_digest=layer_digest).first()
+def known_facts(layer_digest: str, kind: str) -> layers.LayerFacts | None:
+    """What was read in this layer before, by a sync or an import."""
+    row = LayerFacts.objects.filter(layer_digest=layer_digest, kind=kind).first()
     if row is None:
         return None
     return layers.LayerFacts(row.schema, row.updated_at, row.next_update, row.inflated_bytes, 0, ())

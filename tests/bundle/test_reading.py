@@ -148,9 +148,22 @@ def test_a_full_disk_is_not_a_problem_of_the_bundle(carrier):
 def test_facts_known_before_spare_looking_into_a_layer_but_are_compared(carrier):
     raw = carrier.bundle(carrier.tiny())
     good = LayerFacts(2, samples.BUILT, samples.BUILT.replace(day=21), 1, 1, ())
-    assert problems_of(raw, facts_of=lambda _: good) == []
-    (problem,) = problems_of(raw, facts_of=lambda _: replace(good, updated_at=samples.NOW))
+    assert problems_of(raw, facts_of=lambda *_: good) == []
+    (problem,) = problems_of(raw, facts_of=lambda *_: replace(good, updated_at=samples.NOW))
     assert "but the data itself says 2026-11-20T21:45:00.123456Z" in problem
+
+
+def test_it_says_what_stands_inside_the_databases_and_asks_for_what_is_known_by_kind(carrier):
+    asked = []
+
+    def known(digest, kind):
+        asked.append((digest, kind))
+
+    contents = read(carrier.bundle(carrier.tiny()), facts_of=known)
+    assert [(digest, facts.updated_at) for digest, facts in contents.layers.items()] == [
+        (digest, samples.BUILT) for digest, _ in asked
+    ]
+    assert {kind for _, kind in asked} == {"trivy-db"}
 
 
 def test_unknown_keys_are_passed_over(carrier):

@@ -41,7 +41,7 @@ def members(carrier) -> list[tuple[str, bytes]]:
 
 def is_refused(raw: bytes) -> bool:
     """Without looking into the layer, which takes a thread; its digest is enough here."""
-    return bool(problems_of(raw, facts_of=lambda _: FACTS))
+    return bool(problems_of(raw, facts_of=lambda *_: FACTS))
 
 
 def flipped(raw: bytes, at: int, bits: int) -> bytes:
@@ -89,7 +89,7 @@ def test_what_is_no_tar_is_refused_with_a_sentence(raw):
 
 def test_a_cut_at_every_block_is_noticed(tiny):
     for end in range(0, len(tiny), tar.BLOCK):
-        problems = problems_of(tiny[:end], facts_of=lambda _: FACTS)
+        problems = problems_of(tiny[:end], facts_of=lambda *_: FACTS)
         assert any("ends" in problem or "empty" in problem for problem in problems), end
 
 
@@ -390,4 +390,4 @@ def test_every_byte_of_a_real_signature_counts(really_signed, key):
     check = signed_by_openssh(key)
     for at in range(begin, end):
         spoilt = flipped(really_signed, at, 1 << at % 7)
-        assert problems_of(spoilt, check_signature=check, facts_of=lambda _: FACTS), f"byte {at - begin}"
+        assert problems_of(spoilt, check_signature=check, facts_of=lambda *_: FACTS), f"byte {at - begin}"

@@ -10,7 +10,7 @@ from mirrors.bundle.contents import Assumed, Crossing
 from mirrors.importing import asking
 from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.report import Report
-from mirrors.models import AuditEntry, Import, ImportBlob, ImportedSnapshot, Mirror, Snapshot
+from mirrors.models import AuditEntry, Import, ImportBlob, ImportedSnapshot, LayerFacts, Mirror, Snapshot
 from mirrors.receipting import giving
 from tests.bundle.carried import flattened
 from tests.carrying import UNSIGNED, volumes_of
@@ -41,6 +41,36 @@ def test_it_makes_the_mirrors_and_switches_all_of_them(carrier, take, store, now
     assert db.current.confirmed_at == now - 4 * HOUR
     assert AuditEntry.objects.filter(action="bundle imported").count() == 1
     assert set(ImportedSnapshot.objects.values_list("outcome", flat=True)) == {"switched"}
+
+
+def test_a_layer_that_an_import_read_is_never_inflated_again(carrier, take, now, monkeypatch):
+    path = carrier.bundle(ALL)
+    waiting = take(path, wishes=Wishes(allow_unsigned=True))
+    assert waiting.is_waiting
+    facts = LayerFacts.objects.get(kind="trivy-db")
+    assert (facts.schema, facts.updated_at) == (2, now - 5 * HOUR)
+    assert facts.size_bytes > 0 and facts.inflated_bytes > 0
+    assert set(LayerFacts.objects.values_list("kind", flat=True)) == {"trivy-db", "trivy-java-db"}
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("inflated twice")
+
+    monkeypatch.setattr("mirrors.bundle.inspecting.LayerInspector", refuse)
+    assert take(path).state == "succeeded"
+    assert Snapshot.objects.get(mirror__name="trivy-db").layer_digest == facts.layer_digest
+    assert LayerFacts.objects.count() == 2
+
+
+def test_facts_of_another_kind_do_not_spare_looking(carrier, take):
+    path = carrier.bundle()
+    take(path)
+    LayerFacts.objects.update(kind="trivy-java-db", schema=77)
+    assert take(path).state == "unchanged"
+
+
+def test_a_refused_bundle_leaves_no_facts(carrier, take):
+    assert take(carrier.bundle(), wishes=Wishes(at_once=True)).state == "failed"
+    assert not LayerFacts.objects.exists()
 
 
 def test_the_same_again_changes_nothing(carrier, take):
