@@ -17,6 +17,7 @@ from mirrors.bundle.parsed import ParsedBundle
 from mirrors.importing import asking, finding, parsed_json, staging
 from mirrors.importing.asking import IMPORTS
 from mirrors.importing.finding import FindingError, volume
+from mirrors.importing.planning import FAR_AHEAD
 from mirrors.importing.report import CONTENT, FAULT, ROOM, Report
 from mirrors.importing.switching import CannotSwitch, carry_out, keep_facts
 from mirrors.importing.verifying import Allowed, Verified, verify
@@ -151,7 +152,7 @@ def _conclude(lease: Lease, run: Import, story: ImportStory, verified: Verified)
         _fail(lease, story, report, about)
         return
     now = timezone.now()
-    if not run.at_once:
+    if not run.at_once or bundle.created_at > now + FAR_AHEAD:
         _wait(lease, story, verified, bundle, about, now=now)
         return
     with transaction.atomic():

@@ -17,6 +17,9 @@ from mirrors.models import ImportedSnapshot, Mirror, Snapshot, SnapshotBlob
 from mirrors.trivy.catalogue import KINDS
 
 AHEAD = timedelta(minutes=10)
+# Once taken in, a bundle's date counts as the newest time known, and no clock gets behind it again: one of the two is
+# so far off that a person should say which.
+FAR_AHEAD = timedelta(days=2)
 
 Outcome = ImportedSnapshot.Outcome
 Role = SnapshotBlob.Role
@@ -189,10 +192,12 @@ def _held(assumed: AssumedSnapshot, mirror: Mirror) -> Snapshot | None:
 
 
 def _clock(found: Plan, bundle: ParsedBundle, now: datetime) -> None:
+    far = bundle.created_at > now + FAR_AHEAD
     if bundle.created_at > now + AHEAD:
         found.warnings.append(
             f"The bundle was made on {wording.utc_text(bundle.created_at)}, which is in the future by this machine's "
             f"clock ({wording.utc_text(now)}). Set the clock; until then nothing is called fresh."
+            + (" If this clock is right, discard the bundle: its date would count here from then on." if far else "")
         )
 
 

@@ -4,6 +4,7 @@ import tarfile
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from mirrors import retention
 from mirrors.bundle.contents import Assumed, Crossing
@@ -365,3 +366,18 @@ def test_single_files_in_a_folder_are_a_bundle_too(carrier, take, tmp_path):
     assert report_of(run).problems == []
     assert run.name == "single"
     assert Mirror.objects.exclude(current=None).count() == 4
+
+
+def test_a_bundle_dated_days_ahead_waits_for_a_person_even_if_it_was_to_be_switched_at_once(carrier, take):
+    run = take(carrier.bundle(ALL, made=timezone.now().replace(microsecond=0) + timedelta(days=400)))
+    assert run.state == "waiting"
+    assert not Mirror.objects.exclude(current=None).exists()
+    (warning,) = report_of(run).warnings
+    assert warning.endswith("If this clock is right, discard the bundle: its date would count here from then on.")
+
+
+def test_a_bundle_dated_a_little_ahead_is_taken_with_a_warning(carrier, take):
+    run = take(carrier.bundle(ALL, made=timezone.now().replace(microsecond=0) + timedelta(hours=5)))
+    assert run.state == "succeeded"
+    (warning,) = report_of(run).warnings
+    assert warning.endswith("Set the clock; until then nothing is called fresh.")

@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from mirrors import clock, scrubbing
+from mirrors.importing import asking
 from mirrors.importing.asking import Wishes
 from mirrors.models import Import, Mirror
 from mirrors.standing import standings
@@ -167,10 +168,12 @@ def test_the_dashboard_asks_as_often_for_ten_databases_as_for_one(as_operator, i
 # The clock
 
 
-def test_a_clock_that_is_years_behind_calls_nothing_fresh(as_operator, isolated, carrier, take):
+def test_a_clock_that_is_years_behind_calls_nothing_fresh(as_operator, isolated, carrier, take, store):
     """The bundle was made by a clock that is right, and ours stands years before that."""
     made = timezone.now() + timedelta(days=3 * 365)
-    take(carrier.bundle({"trivy-db": 1}, made=made))
+    run = take(carrier.bundle({"trivy-db": 1}, made=made))
+    assert not clock.trusted_now().behind, "nobody has said yet which of the two clocks is right"
+    asking.decide(run, switch_older=False, by="ada", now=timezone.now(), store=store)
     reading = clock.trusted_now()
     assert reading.behind and reading.now == Import.objects.get().bundle_created_at
     found = standings(list(Mirror.objects.select_related("current")), reading)[0]

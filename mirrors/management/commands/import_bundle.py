@@ -101,5 +101,7 @@ class Command(PlainCommand):
             self.stderr.write(problem)
         if done.is_good:
             say(f"Nothing was written. {done.note}" if dry else done.note)
+        elif done.outcome == Import.WAITING:
+            self.stderr.write(f"Nothing was switched: import {done.run} waits for somebody's decision on its page.")
         else:
             self.stderr.write("Nothing was switched.")
