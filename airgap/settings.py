@@ -195,9 +195,9 @@ else:
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_POOL = "threads"
-# Beside syncs and pushes: an import, a look at the drop folder, a bundle being prepared, a store check, housekeeping, a
-# log being read; and always one for the tick.
-CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 7
+# Beside syncs and pushes: an import, a look at the drop folder or into databases, a bundle being prepared, a store
+# check, housekeeping, a log being read; and always one for the tick.
+CELERY_WORKER_CONCURRENCY = AIRGAP_WORKERS + AIRGAP_PUSHES + 8
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
@@ -217,6 +217,7 @@ CELERY_BEAT_SCHEDULE = {
     "tick": {"task": "mirrors.tick", "schedule": 5.0, "options": {"expires": 20}},
     "unprepared-bundles": {"task": "mirrors.unprepared_bundles", "schedule": 60.0, "options": {"expires": 50}},
     "taken-log": {"task": "mirrors.taken_log", "schedule": 30.0, "options": {"expires": 25}},
+    "databases": {"task": "mirrors.look_into_databases", "schedule": 60.0, "options": {"expires": 50}},
     "housekeeping": {"task": "mirrors.housekeeping", "schedule": 600.0, "options": {"expires": 300}},
 }
 

@@ -393,18 +393,8 @@ def _read_facts(job: Job, blob: KeptBlob, inspector: LayerInspector, partial: Pa
     """Bytes that fail their digest are named as such before what is inside them is judged."""
     partial.commit()
     found = inspector.finish()
-    facts, _ = LayerFacts.objects.get_or_create(
-        layer_digest=blob.digest,
-        defaults={
-            "kind": job.kind.name,
-            "size_bytes": blob.size,
-            "inflated_bytes": found.inflated_bytes,
-            "schema": found.version,
-            "updated_at": found.updated_at,
-            "next_update": found.next_update,
-            "read_at": job.now,
-        },
-    )
+    facts = LayerFacts.of(blob.digest, job.kind.name, blob.size, found, job.now)
+    LayerFacts.objects.bulk_create([facts], ignore_conflicts=True)
     job.story.tell(
         f"Read metadata.json: built {wording.utc_text(found.updated_at)}; "
         f"{wording.size_text(found.inflated_bytes)} when unpacked."

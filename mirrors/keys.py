@@ -65,6 +65,11 @@ def current() -> SigningKey:
     return SigningKey.objects.current().first() or _first()
 
 
+def is_outside() -> bool:
+    """Whether a person brings every signature. Makes no key."""
+    return SigningKey.objects.current().filter(kept=Kept.OUTSIDE).exists()
+
+
 def own_key() -> Key:
     """The private key. Raises KeysError where it is kept elsewhere, or cannot be opened."""
     return _opened(current())
@@ -307,6 +312,12 @@ def check_signature(data: bytes, signature: bytes | None, namespace: str = BUNDL
         when = wording.utc_text(gone.revoked_at)
         said = f"It is signed with {public.fingerprint} ({gone.name}), which {gone.revoked_by} revoked {when}."
         return SignedBy(Standing.REVOKED, public.fingerprint, gone.name, said)
+    if SigningKey.objects.filter(fingerprint=public.fingerprint).exists():
+        said = (
+            f"It is signed with the key {public.fingerprint}, which is this instance's own: it was made here. If it is "
+            "to be taken here, too, an administrator adds that key under Settings → Keys."
+        )
+        return SignedBy(Standing.UNKNOWN, public.fingerprint, "", said)
     said = (
         f"It is signed with the key {public.fingerprint}, which nobody trusts here. Compare that with what the other "
         "side says its key is; if it is theirs, an administrator adds it under Settings → Keys."

@@ -114,6 +114,12 @@ class Life(Generic[AnyRun]):
         """A new run in place of a lost one; None where there is one already or none is wanted."""
         raise NotImplementedError
 
+    def sequel(self, run: AnyRun) -> str:
+        """What happens after this run was lost, as a sentence."""
+        if run.losses + 1 < MOST_LOSSES:
+            return "A new run goes on where it stopped."
+        return f"That was {MOST_LOSSES} times in a row, so it is not begun again at once; look at the worker's log."
+
     def named(self, run: AnyRun) -> str:
         """What the run is about, by its name."""
         raise NotImplementedError
@@ -211,7 +217,7 @@ class Life(Generic[AnyRun]):
         known_gone = [run.pk for run in running if is_gone(run.worker)]
         for run in running.filter(silent | Q(pk__in=known_gone)):
             host = run.worker.split(":")[0]
-            sentence = f"The worker on {host} went away while it was running this. A new run goes on where it stopped."
+            sentence = f"The worker on {host} went away while it was running this. {self.sequel(run)}"
             with transaction.atomic():
                 self.lock_subject(run.pk)
                 lost = {"state": Run.State.LOST, "finished_at": now, "error": sentence, "stage": ""}

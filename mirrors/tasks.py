@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from mirrors import exporting, retention, runs, scrubbing, sync, taken_log, work_here
 from mirrors.importing import asking as imports
-from mirrors.importing import dropping
+from mirrors.importing import dropping, looking
 from mirrors.importing import perform as importing
 from mirrors.importing.finding import FindingError
 from mirrors.models import Import, PushRun, SyncRun
@@ -31,6 +31,7 @@ _pushes = threading.BoundedSemaphore(settings.AIRGAP_PUSHES)
 _imports = threading.BoundedSemaphore(1)
 _drop = threading.BoundedSemaphore(1)
 _bundles = threading.BoundedSemaphore(1)
+_looking = threading.BoundedSemaphore(1)
 
 
 def send(task: Task, *args: object) -> bool:
@@ -151,6 +152,17 @@ def look_at_drop_folder() -> None:
         logger.warning("%s", error)
     finally:
         _drop.release()
+
+
+@shared_task(name="mirrors.look_into_databases")
+def look_into_databases() -> None:
+    """Those that an import took on their signer's word."""
+    if not _looking.acquire(blocking=False):
+        return
+    try:
+        looking.look()
+    finally:
+        _looking.release()
 
 
 @shared_task(name="mirrors.unprepared_bundles")

@@ -1,6 +1,8 @@
 """Puts snapshots of small real assets into the store and the database, as a sync would have left them."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from mirrors.blobs import BlobStore
 from mirrors.demo import assets
@@ -13,6 +15,18 @@ from mirrors.trivy.release import BUNDLE_ENDING, identity_of
 Role = SnapshotBlob.Role
 
 
+@lru_cache(maxsize=64)
+def built_once(build: Callable[..., bytes], **how: object) -> bytes:
+    return build(**how)
+
+
+def layer_of(kind: str, built: datetime, padding: int) -> bytes:
+    if kind == "trivy-checks":
+        return built_once(assets.build_checks, revision=built.isoformat())
+    build = {"trivy-db": assets.build_trivy_db, "trivy-java-db": assets.build_java_db}[kind]
+    return built_once(build, updated_at=built, padding=padding, seed=built)
+
+
 def keep_build(
     store: BlobStore,
     mirror: Mirror,
@@ -23,11 +37,7 @@ def keep_build(
     padding: int = 0,
 ) -> Snapshot:
     """A build of a mirror of one of the three Trivy kinds; made current unless told otherwise."""
-    layer = {
-        "trivy-db": lambda: assets.build_trivy_db(built, padding=padding, seed=built),
-        "trivy-java-db": lambda: assets.build_java_db(built, padding=padding, seed=built),
-        "trivy-checks": lambda: assets.build_checks(revision=built.isoformat()),
-    }[mirror.kind]()
+    layer = layer_of(mirror.kind, built, padding)
     annotations = {"org.opencontainers.image.version": "2.2.0"} if mirror.kind == "trivy-checks" else None
     manifest = assets.build_manifest(mirror.kind, layer, built, annotations=annotations)
     has_metadata = mirror.asset.has_metadata

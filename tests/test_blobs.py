@@ -17,6 +17,7 @@ from mirrors.stopping import Stopped, StopSignal
 
 DATA = bytes(range(256)) * 3000  # three chunks, the last one short
 DIGEST = digest_of(DATA)
+LONG = bytes(range(251)) * 12_000  # hashed in a thread
 
 
 @pytest.fixture
@@ -364,6 +365,32 @@ class TestIncoming:
     def test_it_refuses_more_than_the_limit(self, store: BlobStore) -> None:
         with store.incoming(10) as incoming, pytest.raises(DigestError, match="More than the 10 bytes"):
             incoming.write(b"12345678901")
+
+    @pytest.mark.parametrize("limit", [len(LONG), 10 * len(LONG)])
+    def test_what_is_long_is_hashed_in_order_by_a_thread_that_ends(self, store: BlobStore, limit: int) -> None:
+        with store.incoming(limit) as incoming:
+            incoming.write(b"wrong start")
+            incoming.restart()
+            for start in range(0, len(LONG), 70_001):
+                incoming.write(LONG[start : start + 70_001])
+            incoming.require(digest_of(LONG))
+            with pytest.raises(DigestError, match=f"have the digest {digest_of(LONG)}"):
+                incoming.require(DIGEST)
+            assert incoming.commit() == (digest_of(LONG), len(LONG))
+        assert store.read(digest_of(LONG)) == LONG
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("sha256")]
+
+    def test_its_thread_ends_when_the_disk_refuses(self, store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+        with store.incoming(len(LONG)) as incoming:
+            incoming.write(LONG[:100_000])
+            monkeypatch.setattr(os, "pwrite", full)
+            with pytest.raises(StoreError, match="the file system is full"):
+                incoming.write(LONG[100_000:])
+        assert list(store.partials()) == []
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("sha256")]
 
 
 class TestPristine:

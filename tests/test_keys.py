@@ -214,7 +214,9 @@ class TestWhatArrives:
         assert "which nobody trusts here" in found.sentence
 
     def test_our_own_key_is_not_trusted_by_itself(self):
-        assert keys.check_signature(SUMS, keys.sign(SUMS, BUNDLE)).standing is Standing.UNKNOWN
+        own = keys.check_signature(SUMS, keys.sign(SUMS, BUNDLE))
+        assert own.standing is Standing.UNKNOWN
+        assert "this instance's own: it was made here" in own.sentence
 
     def test_a_revoked_key_is_refused_also_for_what_it_signed_before(self, now):
         trust(now=now)
@@ -249,5 +251,5 @@ class TestWhatArrives:
     def test_it_asks_as_often_for_many_keys_as_for_one(self, now, django_assert_max_num_queries):
         for number in range(5):
             trust(f"k{number}", Key.generate(), now=now)
-        with django_assert_max_num_queries(2):
+        with django_assert_max_num_queries(3):
             keys.check_signature(SUMS, sign(SUMS, OTHER))

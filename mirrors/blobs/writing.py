@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from mirrors.blobs.hashing import Sha256
 from mirrors.digests import DigestError, Verifier, short
 from mirrors.stopping import Stopped, StopSignal
 
@@ -188,10 +189,13 @@ class IncomingBlob:
         self._store = store
         self._path = path
         self._descriptor = descriptor
-        self._hash = hashlib.sha256()
+        self._hash = Sha256(limit)
 
     def write(self, chunk: bytes) -> None:
-        """Append. Raises DigestError (`size`) for a byte more than the limit, StoreError where the disk refuses."""
+        """Append. Raises DigestError (`size`) for a byte more than the limit, StoreError where the disk refuses.
+
+        The buffer of `chunk` must not be used again: it may still be hashed after this returns.
+        """
         if self.offset + len(chunk) > self.limit:
             raise DigestError("size", f"More than the {self.limit} bytes allowed arrived.")
         with self._store._explained("writing", ""):
@@ -206,7 +210,8 @@ class IncomingBlob:
         """Throw away what was written and begin again."""
         with self._store._explained("writing", ""):
             os.ftruncate(self._descriptor, 0)
-        self._hash = hashlib.sha256()
+        self._hash.close()
+        self._hash = Sha256(self.limit)
         self.offset = self._sent = 0
 
     def require(self, digest: str) -> None:
@@ -228,6 +233,7 @@ class IncomingBlob:
         return digest, self.offset
 
     def _close(self) -> None:
+        self._hash.close()
         if not self.committed:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)

@@ -161,9 +161,9 @@ def plan(bundle: ParsedBundle) -> dict[str, list[tuple[ParsedSnapshot, ParsedBlo
 
 
 def inspection_of(
-    uses: list[tuple[ParsedSnapshot, ParsedBlob]], known: LayerFacts | None, *, with_sink: bool
+    uses: list[tuple[ParsedSnapshot, ParsedBlob]], *, with_sink: bool, databases: bool
 ) -> Iterator[Inspection]:
-    """Everything that must look at a file used like this."""
+    """Everything that must look at a file used like this; into databases only if `databases`."""
     seen: set[tuple[str, str]] = set()
     for snapshot, blob in uses:
         kind = KINDS[snapshot.kind]
@@ -174,7 +174,8 @@ def inspection_of(
             yield StoredVexArchive(blob) if with_sink else VexArchive(blob)
         elif blob.role == contents.LAYER and blob.digest == snapshot.layer_digest and ("layer", kind.name) not in seen:
             seen.add(("layer", kind.name))
-            if kind.has_metadata and known is None:
-                yield Database(kind, blob)
+            if kind.has_metadata:
+                if databases:
+                    yield Database(kind, blob)
             elif kind.name == "trivy-checks":
                 yield Checks(kind)

@@ -40,6 +40,7 @@ class Done:
             "bundle": report.bundle or None,
             "outcome": self.outcome,
             "error": self.error,
+            "note": self.note,
             "signed_by": report.signed_by or None,
             "fingerprint": report.fingerprint or None,
             "signature": report.signature or None,
@@ -94,19 +95,23 @@ def import_here(
     watch: Watcher = lambda run: nullcontext(),
     store: BlobStore | None = None,
 ) -> Done:
-    """Import it here. Waits while another import is running. Raises FindingError, ImportRefused."""
+    """Import it here. Waits while another import is running. Raises FindingError, ImportRefused.
+
+    A bundle dated days ahead is left open, waiting for a person.
+    """
     candidate = finding.at_paths(paths)
     run = request_import(candidate, origin=Origin.COMMAND, by=by, now=timezone.now(), wishes=wishes)
     with watch(run):
         while not perform(run.pk, stop=stop, store=store):
+            IMPORTS.wait_here(run, now=timezone.now())
             IMPORTS.close_lost(timezone.now())
             run.refresh_from_db()
             if not run.is_open or stop.wait(0.5):
                 break
     run.refresh_from_db()
-    if run.is_open:
+    if run.is_open and not run.is_waiting:
         IMPORTS.stop(run, by=by, now=timezone.now(), reason="Stopped before it began.")
         run.refresh_from_db()
     report = Report.from_dict(run.report)
-    outcome = run.state if not run.is_open else Run.State.CANCELLED
+    outcome = run.state if run.is_waiting or not run.is_open else Run.State.CANCELLED
     return Done(report, str(outcome), run.error, run.note, run.pk)

@@ -81,7 +81,16 @@ def _make(lease: Lease, story: ImportStory, stop: StopSignal, store: BlobStore) 
             IMPORTS.stop(run, by=stop.reason, now=timezone.now())
     except retention.NoRoomError as trouble:
         _fail(lease, story, Report(refusal=ROOM, problems=[str(trouble)]))
-    except (FindingError, StoreError, CannotSwitch) as trouble:
+    except StoreError as trouble:
+        if trouble.code != "full":
+            _fail(lease, story, Report(refusal=FAULT, problems=[str(trouble)]))
+            return
+        sentence = (
+            f"The disk became full while this was read; nothing was switched. Make room where {store.root} lies, then "
+            "begin it again: what is whole by now is not written again."
+        )
+        _fail(lease, story, Report(refusal=ROOM, problems=[sentence]))
+    except (FindingError, CannotSwitch) as trouble:
         _fail(lease, story, Report(refusal=FAULT, problems=[str(trouble)]))
     except LeaseLost:
         raise
@@ -128,6 +137,11 @@ def _verify(run: Import, story: ImportStory, stop: StopSignal, store: BlobStore)
     )
     story.new_bytes = verified.report.new_bytes
     _tell(story, verified.report)
+    if verified.unread:
+        story.tell(
+            f"When {wording.joined(verified.unread)} was built is what {verified.report.signed_by} signed; the "
+            "database is looked into soon after it is here."
+        )
     return verified
 
 

@@ -132,17 +132,22 @@ def _decide(parsed: ParsedSnapshot, mirror: Mirror | None, *, switch_older: bool
         return Decision(
             parsed,
             Outcome.HELD,
-            f"The mirror is held here{reason}: kept as a snapshot, not switched.",
+            f"The mirror is held here{reason}: {_kept(existing)}, not switched.",
             mirror,
             existing,
         )
     behind = _older(parsed, current)
     if behind and not switch_older:
         return Decision(
-            parsed, Outcome.OLDER, f"{behind}: kept as a snapshot, not switched, unless you say so.", mirror, existing
+            parsed, Outcome.OLDER, f"{behind}: {_kept(existing)}, not switched, unless you say so.", mirror, existing
         )
     tail = f", although it is older ({wording.continued(behind)})" if behind else ""
-    return Decision(parsed, Outcome.SWITCHED, f"From {short(_shown(mirror, current))}{built}{tail}.", mirror, existing)
+    sentence = f"In place of {short(_shown(mirror, current))}{built}{tail}."
+    return Decision(parsed, Outcome.SWITCHED, sentence, mirror, existing)
+
+
+def _kept(existing: Snapshot | None) -> str:
+    return "kept as a snapshot" if existing is None else "a snapshot of it is kept already"
 
 
 def _older(parsed: ParsedSnapshot, current: Snapshot) -> str:

@@ -8,6 +8,8 @@ from mirrors import wording
 
 # Why a bundle was not taken; what an administrator may allow for one import is `SIGNATURE` and `SITE`.
 SIGNATURE, SITE, CONTENT, ROOM, STOPPED, FAULT = "signature", "site", "content", "room", "stopped", "fault"
+# How every sentence ends that mirrors/bundle says of bytes that are not as they were written.
+COPY_AGAIN = ("Copy the bundle again.", "Copy it again.")
 
 
 @dataclass
@@ -85,6 +87,11 @@ class Report:
         return self.refusal in (SIGNATURE, SITE) and self.signature in ("", "trusted", "unsigned", "unknown key")
 
     @property
+    def wants_another_copy(self) -> bool:
+        """What was read is not what the connected side wrote: a damaged medium, or a copy that broke off."""
+        return any(problem.endswith(COPY_AGAIN) for problem in self.problems)
+
+    @property
     def switched(self) -> list[SnapshotReport]:
         return [snapshot for snapshot in self.snapshots if snapshot.is_switched]
 
@@ -103,6 +110,14 @@ class Report:
         ]
         parts = [f"{wording.joined([s.label for s in found])}: {what}" for what, found in groups if found]
         return "; ".join(parts) + "." if parts else "The bundle holds nothing."
+
+    def ending(self, *, changed: bool) -> str:
+        """What an import that was carried out did. What was here already may yet be older than what is served."""
+        if changed:
+            return self.sentence(done=True)
+        passed_over = any(snapshot.outcome in ("older", "held") for snapshot in self.snapshots)
+        found = f" {self.sentence(done=True)}" if passed_over else ""
+        return f"Everything in this bundle was here already; nothing changed.{found}"
 
 
 def parsed(text: str) -> datetime | None:

@@ -162,16 +162,7 @@ def keep_facts(bundle: ParsedBundle, found: Mapping[str, layers.LayerFacts], now
     """What was read inside a verified bundle's databases: neither an import nor a sync inflates those layers again."""
     LayerFacts.objects.bulk_create(
         (
-            LayerFacts(
-                layer_digest=blob.digest,
-                kind=snapshot.kind,
-                size_bytes=blob.size,
-                inflated_bytes=found[blob.digest].inflated_bytes,
-                schema=found[blob.digest].version,
-                updated_at=found[blob.digest].updated_at,
-                next_update=found[blob.digest].next_update,
-                read_at=now,
-            )
+            LayerFacts.of(blob.digest, snapshot.kind, blob.size, found[blob.digest], now)
             for snapshot in bundle.snapshots
             if snapshot.known and KINDS[snapshot.kind].has_metadata
             for blob in snapshot.layers

@@ -20,14 +20,22 @@ from mirrors.bundle.parsed import BundleReadError, Contents, ParsedBundle, Sink
 from mirrors.bundle.reader import read_bundle
 from mirrors.bundle.sinks import into
 from mirrors.bundle.tar_reading import TarReader
+from mirrors.bundle.volumes import LIST_ENDING, parse_name
 from mirrors.importing.finding import FindingError
 from mirrors.importing.planning import plan
 from mirrors.importing.report import CONTENT, SIGNATURE, SITE, Report, moment
 from mirrors.importing.switching import site_problem
 from mirrors.importing.trust import Trust
 from mirrors.models import LayerFacts
+from mirrors.registry.errors import clean
+from mirrors.signing import SignedBy
 from mirrors.stopping import StopSignal
 from mirrors.trivy import layers
+from mirrors.trivy.catalogue import KINDS
+
+# Databases up to this size in bytes are always looked into before they are switched to: beside hashing and writing it
+# costs nothing that anybody would wait for. Only a Java DB is larger.
+LOOKED_INTO = 192 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Allowed:
 @dataclass
 class Verified:
     """`bundle` is None unless all of it may be switched to; `said` is what bundle.json says, right or not; `facts` is
-    what its databases say of themselves, by layer digest.
+    what its databases say of themselves, by layer digest; `unread` names those of which the signer's word was taken.
     """
 
     report: Report
@@ -50,6 +58,7 @@ class Verified:
     sums_digest: str = ""
     said: ParsedBundle | None = None
     facts: Mapping[str, layers.LayerFacts] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 def verify(
@@ -84,6 +93,7 @@ def verify(
                 on_blob=Intake(store) if store is not None else None,
                 total_size=stream.size,
                 facts_of=known_facts,
+                vouches=vouches,
                 progress=progress,
                 stop=stop,
             )
@@ -91,10 +101,10 @@ def verify(
         contents = error.contents
         report.problems = list(error.problems)
         report.refusal = SIGNATURE if trust.refused and len(error.problems) == 1 else CONTENT
+        report.warnings += _which_volume(files, report)
     except OSError as error:
-        raise FindingError(
-            f"The bundle cannot be read: {error.strerror}. Try another drive, or copy it again."
-        ) from error
+        which = clean(str(error.filename or "The bundle"), 120)
+        raise FindingError(f"{which} cannot be read: {error.strerror}. Try another drive, or copy it again.") from error
     if trust.found is not None:
         report.signature, report.fingerprint = str(trust.found.standing), trust.found.fingerprint
         report.signed_by = trust.found.name if trust.found.is_trusted else ""
@@ -106,7 +116,27 @@ def verify(
         _describe(report, bundle, now=now, allowed=allowed)
     report.seconds = round(time.monotonic() - began, 3)
     facts = contents.layers if contents is not None else {}
-    return Verified(report, bundle if report.is_good else None, sums_digest, bundle, facts)
+    good = bundle if report.is_good else None
+    return Verified(report, good, sums_digest, bundle, facts, _unread(good, facts))
+
+
+def _which_volume(files: Sequence[VolumeFile], report: Report) -> list[str]:
+    """A member may lie in many volumes, and which of them is damaged no bundle can say: the list beside them can."""
+    parsed = parse_name(files[0].name) if len(files) > 1 else None
+    if parsed is None or not report.wants_another_copy:
+        return []
+    return [
+        f"It came in {len(files)} volumes. Which of them to copy again is found out where they lie: "
+        f"sha256sum -c --ignore-missing {parsed[0]}{LIST_ENDING}"
+    ]
+
+
+def _unread(bundle: ParsedBundle | None, facts: Mapping[str, layers.LayerFacts]) -> tuple[str, ...]:
+    return tuple(
+        snapshot.label
+        for snapshot in (bundle.snapshots if bundle is not None else ())
+        if snapshot.known and KINDS[snapshot.kind].has_metadata and snapshot.layer_digest not in facts
+    )
 
 
 def _describe(report: Report, bundle: ParsedBundle, *, now: datetime, allowed: Allowed) -> None:
@@ -146,6 +176,14 @@ def new_bytes(bundle: ParsedBundle, store: BlobStore) -> int:
     """How much of it the store does not have yet."""
     sizes = {blob.digest: blob.size for snapshot in bundle.snapshots for blob in snapshot.blobs}
     return sum(size for digest, size in sizes.items() if not (store.has(digest) and store.size(digest) == size))
+
+
+def vouches(signed_by: object, size: int) -> bool:
+    """Whether a trusted signer's word is taken for the date inside a database of so many bytes (decision 0030).
+
+    Whoever signed read that date in these very bytes, which their digest proves; a small one is read all the same.
+    """
+    return size > LOOKED_INTO and isinstance(signed_by, SignedBy) and signed_by.is_trusted
 
 
 def known_facts(layer_digest: str, kind: str) -> layers.LayerFacts | None:

@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.core import checks
+from django.core.checks import Tags
+from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
@@ -59,8 +60,13 @@ class PlainCommand(BaseCommand):
             raise
 
     def check(self, *args: Any, **options: Any) -> None:
-        """What is wrong ends it, a line each. Warnings are told by `make up`, not into a script's mail every hour."""
-        wrong = [issue for issue in checks.run_checks() if issue.is_serious() and not issue.is_silenced()]
+        """What is wrong ends it, a line each. Warnings are told by `make up`, not into a script's mail every hour.
+
+        Pages are left to the web server: to look at their addresses all of them are loaded, a third of a second.
+        """
+        wanted = [check for check in registry.get_checks() if Tags.urls not in check.tags]
+        issues = [issue for check in wanted for issue in check(app_configs=None, databases=None)]
+        wrong = [issue for issue in issues if issue.is_serious() and not issue.is_silenced()]
         for issue in wrong:
             self.stderr.write(" ".join(filter(None, [issue.msg, issue.hint])))
         if wrong:
@@ -125,6 +131,8 @@ def database_trouble(error: DatabaseError) -> str:
             f"The database was not prepared by this version ({said}). Start it once with `make up`, or run "
             "`manage.py up --prepare`; if there should be data, check AIRGAP_DATA_DIR and DATABASE_URL."
         )
+    if re.search(r"disk I/O error|disk is full|No space left", said):
+        return f"The database cannot be used: {said}. See whether there is room left where it lies (`df`)."
     return f"The database cannot be used: {said}."
 
 

@@ -14,10 +14,13 @@ from mirrors.models.snapshot import Snapshot
 
 class ImportQuerySet(RunQuerySet["Import"]):
     def claimable(self) -> ImportQuerySet:
-        """Queued imports, while none is running: one at a time."""
+        """Queued imports that a worker may make, while none is running: one at a time.
+
+        What was asked for by command is made by that command: its files may lie where only it can read.
+        """
         if Import.objects.running().exists():
             return self.none()
-        return self.queued()
+        return self.queued().exclude(origin=Import.Origin.COMMAND)
 
     def waiting(self) -> ImportQuerySet:
         """Verified, and waiting for somebody to say whether to switch."""

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from mirrors.models.mirror import Mirror
+from mirrors.trivy import layers
 from mirrors.trivy.vex import is_directory
 
 
@@ -132,3 +133,17 @@ class LayerFacts(models.Model):
 
     def __str__(self) -> str:
         return self.layer_digest
+
+    @classmethod
+    def of(cls, layer_digest: str, kind: str, size_bytes: int, found: layers.LayerFacts, now: datetime) -> LayerFacts:
+        """The row, not saved yet, of what was found in this layer."""
+        return cls(
+            layer_digest=layer_digest,
+            kind=kind,
+            size_bytes=size_bytes,
+            inflated_bytes=found.inflated_bytes,
+            schema=found.version,
+            updated_at=found.updated_at,
+            next_update=found.next_update,
+            read_at=now,
+        )

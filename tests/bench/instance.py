@@ -186,7 +186,7 @@ def peak_memory_mib(pids: list[int]) -> float:
 
 def _status_kib(pid: int, key: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)  # 0: it has just ended
 
 
 def same_disk(folder: Path, needed: int) -> None:

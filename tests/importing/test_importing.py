@@ -8,17 +8,19 @@ from django.utils import timezone
 
 from mirrors import retention
 from mirrors.bundle.contents import Assumed, Crossing
-from mirrors.importing import asking
+from mirrors.importing import asking, finding, perform
 from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.report import Report
 from mirrors.models import AuditEntry, Import, ImportBlob, ImportedSnapshot, LayerFacts, Mirror, Snapshot
 from mirrors.receipting import giving
+from mirrors.receipting.giving import NoReceipt
 from tests.bundle.carried import flattened
 from tests.carrying import UNSIGNED, volumes_of
 from tests.kept import keep_build
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("isolated")]
 HOUR = timedelta(hours=1)
+LATER = timedelta(days=4000)
 ALL = {"trivy-db": 5, "trivy-java-db": 12, "trivy-checks": 900, "vexhub": 30}
 
 
@@ -94,6 +96,32 @@ def test_an_older_bundle_is_kept_and_not_switched_to(carrier, take):
     assert Snapshot.objects.count() == 2
     assert [s.outcome for s in report_of(run).snapshots] == ["older"]
     assert "kept as a snapshot, not switched, unless you say so" in report_of(run).snapshots[0].sentence
+
+
+def test_an_older_bundle_that_comes_again_is_called_older_again(carrier, take):
+    """Out of order and twice: it changes nothing, and nobody is to think that it is what is served."""
+    older, newer = carrier.bundle({"trivy-db": 30, "vexhub": 40}), carrier.bundle({"trivy-db": 5, "vexhub": 4})
+    for path in (older, newer):
+        take(path)
+    again = take(older)
+    assert again.state == "unchanged"
+    assert again.note.startswith("Everything in this bundle was here already; nothing changed. ")
+    assert again.note.endswith(": older than what is served: kept, not switched.")
+    assert [snapshot.outcome for snapshot in report_of(again).snapshots] == ["older", "older"]
+    assert all(
+        snapshot.sentence.startswith("Older than what is served (")
+        and snapshot.sentence.endswith("a snapshot of it is kept already, not switched, unless you say so.")
+        for snapshot in report_of(again).snapshots
+    )
+
+
+def test_nor_is_what_is_held_called_served_when_it_comes_again(carrier, take, now):
+    take(carrier.bundle({"trivy-db": 5}))
+    Mirror.objects.update(held_at=now)
+    newer = carrier.bundle({"trivy-db": 2})
+    take(newer)
+    again = take(newer)
+    assert (again.state, "held here: kept, not switched" in again.note) == ("unchanged", True)
 
 
 def test_an_older_bundle_is_switched_to_if_somebody_says_so(carrier, take, now):
@@ -185,19 +213,68 @@ def test_a_bundle_for_this_site_keeps_what_the_receipt_needs(carrier, take, sett
     assert "5e5e5e" not in str(run.report)
 
 
-def test_a_bundle_that_is_refused_has_a_receipt_that_says_so(carrier, take, now):
-    path = carrier.bundle(crossing=crossing())
-    data = bytearray(path.read_bytes())
-    data[-3000] ^= 1
-    path.write_bytes(data)
-    run = take(path)
-    assert report_of(run).refusal == "content"
-    receipt = giving.receipt_of(run)
-    assert (receipt.bundle, receipt.outcome, receipt.site) == (run.bundle, "rejected", "ALPHA")
-    assert run.receipt_secret == "5e" * 16
+def test_a_bundle_that_is_refused_has_a_receipt_that_says_so(carrier, take):
     unsigned = take(carrier.bundle(crossing=crossing()), wishes=Wishes(at_once=True))
     assert report_of(unsigned).refusal == "signature"
-    assert giving.receipt_of(unsigned).outcome == "rejected"
+    receipt = giving.receipt_of(unsigned)
+    assert (receipt.bundle, receipt.outcome, receipt.site) == (unsigned.bundle, "rejected", "ALPHA")
+    assert unsigned.receipt_secret == "5e" * 16
+
+
+def flipped(path, place):
+    """One bit of one byte, this far from the end."""
+    data = bytearray(path.read_bytes())
+    data[-place] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("place", [1, 513, 1000, 1025, 3000])
+def test_a_damaged_copy_has_no_receipt_for_a_whole_one_may_follow(carrier, take, place):
+    run = take(flipped(carrier.bundle(crossing=crossing()), place))
+    assert (run.state, report_of(run).refusal, run.site) == ("failed", "content", "ALPHA")
+    with pytest.raises(NoReceipt, match="copy of the bundle is damaged"):
+        giving.receipt_of(run)
+
+
+def test_neither_has_a_copy_that_broke_off(carrier, take):
+    path = carrier.bundle(crossing=crossing())
+    path.write_bytes(path.read_bytes()[:-512])
+    with pytest.raises(NoReceipt, match="copy of the bundle is damaged"):
+        giving.receipt_of(take(path))
+
+
+def test_neither_has_one_that_found_no_room(carrier, take, settings, store):
+    settings.AIRGAP_RESERVE_MB = store.free_bytes() // 2**20 + 1
+    run = take(carrier.bundle(crossing=crossing(), padding=300_000))
+    assert report_of(run).refusal == "room"
+    with pytest.raises(NoReceipt, match="lack of room"):
+        giving.receipt_of(run)
+
+
+def test_neither_has_one_that_cannot_be_read(carrier, take, tmp_path, now):
+    path = carrier.bundle(crossing=crossing())
+    run = asking.request_import(finding.at_paths([path]), origin="directory", by="otto", now=now, wishes=UNSIGNED)
+    path.unlink()
+    perform.perform(run.pk, heart=False)
+    run.refresh_from_db()
+    assert report_of(run).refusal == "fault"
+    with pytest.raises(NoReceipt, match="cannot be read"):
+        giving.receipt_of(run)
+
+
+def test_what_was_discarded_is_rejected_and_what_nobody_decided_is_not(carrier, take, now):
+    path = carrier.bundle(crossing=crossing())
+    wishes = Wishes(allow_unsigned=True)
+    given_up = take(path, wishes=wishes)
+    asking.expire(now + LATER)
+    given_up.refresh_from_db()
+    with pytest.raises(NoReceipt, match="Nobody decided"):
+        giving.receipt_of(given_up)
+    discarded = take(path, wishes=wishes)
+    asking.stop(discarded, by="otto", now=now)
+    discarded.refresh_from_db()
+    assert giving.receipt_of(discarded).outcome == "rejected"
 
 
 def left_out(snapshot, confirmed):

@@ -71,3 +71,13 @@ def test_a_signature_of_something_else_is_refused_whatever_is_allowed(carrier, t
     assert "signature is wrong" in run.error
     with pytest.raises(ImportRefused, match="nobody can allow"):
         asking.allow(run, by="ada", now=now, reason="please")
+
+
+def test_a_byte_of_bundle_json_that_was_lost_on_the_way_asks_for_another_copy(carrier, take, trusted):
+    path = carrier.bundle()
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"program": "airgap', b'"program": "airgaq', 1))
+    run = take(path, wishes=PLAIN)
+    assert run.state == "failed"
+    assert report_of(run).signature == "trusted"
+    assert report_of(run).wants_another_copy
