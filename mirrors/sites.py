@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from mirrors import mirror_rules, record, wording
 from mirrors.mirroring import KEEP, Keep
-from mirrors.models import Site
+from mirrors.models import Site, Transfer
 from mirrors.rules import RuleBroken
 
 CODE = re.compile(r"[A-Z0-9](?:-?[A-Z0-9]){0,11}")
@@ -127,6 +127,7 @@ def add_site(name: str, wish: Wish, *, by: str, now: datetime, address: str = ""
     try:
         with transaction.atomic():
             _refuse_taken(site)
+            _refuse_awaited(site)
             site.save(force_insert=True)
             record.write(by, "site added", name, f"code {site.code}, receipts {site.receipts}", address, at=now)
     except IntegrityError:
@@ -143,6 +144,15 @@ def _refuse_taken(site: Site) -> None:
         raise SiteError(f"The code {site.code} is that of {taken.label}. Choose another code.")
 
 
+def _refuse_awaited(site: Site) -> None:
+    awaited = Transfer.objects.open().exclude(site=site.pk).filter(site_code=site.code).select_related("site").first()
+    if awaited is not None:
+        raise SiteError(
+            f"Receipts for {awaited.site.label} may still come under its former code {site.code}: transfer "
+            f"{awaited.pk} is open. Choose another code, or wait until it is closed."
+        )
+
+
 def edit_site(
     name: str, wish: Wish, *, by: str, now: datetime, address: str = "", seen: str | None = None
 ) -> tuple[Site, tuple[str, ...]]:
@@ -156,11 +166,13 @@ def edit_site(
             if seen is not None and seen != fingerprint(site):
                 raise SiteChanged(name)
             values = _checked(wish, site)
-            changes = _told(site, values)
+            changes, code = _told(site, values), site.code
             for column, value in values.items():
                 setattr(site, column, value)
             if changes:
                 _refuse_taken(site)
+                if site.code != code:
+                    _refuse_awaited(site)
                 site.save()
                 record.write(by, "site changed", name, "; ".join(changes), address, at=now)
     except IntegrityError:

@@ -127,6 +127,7 @@ def prepare(
             id=crossing.transfer,
             site=site,
             bundle=bundle,
+            site_code=crossing.site,
             reference=reference,
             receipt_secret="" if is_archive else crossing.receipt_secret,
             left_out=[_left_out_row(each) for each in assumed],
@@ -296,12 +297,21 @@ def for_receipt(bundle_id: str, site_code: str = "") -> Transfer:
             f"This receipt is for bundle {bundle_id[:40]!r}, which was not made here for a site. Load it where the "
             "bundle was made."
         )
-    if site_code and site_code != found.site.code:
+    if site_code and site_code not in codes_of(found):
         raise ReceiptRefused(
             f"This receipt comes from site {site_code[:40]!r}, but bundle {bundle_id} was made for {found.site.code}. "
             "Ask there how they came by it."
         )
     return found
+
+
+def codes_of(transfer: Transfer) -> tuple[str, ...]:
+    """What a receipt of it may call the site: its code, and the one it had when the bundle was made, unless that is
+    another site's by now."""
+    own, former = transfer.site.code, transfer.site_code
+    if former in ("", own) or Site.objects.filter(code=former).exists():
+        return (own,)
+    return (own, former)
 
 
 def apply_receipt(facts: ReceiptFacts, *, by: str, now: datetime, address: str = "") -> Transfer:

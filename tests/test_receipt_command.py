@@ -96,4 +96,6 @@ def test_it_refuses_what_is_not_there_or_no_receipt(manage, tmp_path):
     (tmp_path / "zeros").write_bytes(bytes(100_000))
     status, _, err = manage("receipt", "load", str(tmp_path / "zeros"))
     assert status == 1 and "too long" in err
+    status, _, err = manage("receipt", "load", "-", stdin="\udcff\udcfe\udc80")
+    assert status == 1 and "A fault" not in err, "bytes that are no text, as Python hands them over"
     assert not Import.objects.exists()

@@ -60,7 +60,8 @@ class TransferQuerySet(models.QuerySet["Transfer"]):
 class Transfer(models.Model):
     """One bundle's crossing to one site: prepared -> carried -> received | rejected.
 
-    A crossing may be received or rejected without ever having been marked as carried. `evidence` says how the end is
+    A crossing may be received or rejected without ever having been marked as carried. `site_code` is what the bundle
+    calls the site, which may be called otherwise by now. `evidence` says how the end is
     known: a signed receipt, a typed code, or somebody's word here; `receipt_key` is the key of the receipt,
     `receipt_at` the date in it. `receipt_secret` (hex) lies in the bundle, "" for a cache archive, which has no place
     for it; whoever has it can make typed codes, so it is on no page, in no log and in no record. `left_out`: what the
@@ -84,6 +85,7 @@ class Transfer(models.Model):
     site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="transfers")
     bundle = models.OneToOneField(Bundle, on_delete=models.CASCADE, related_name="transfer")
     state = models.CharField(max_length=10, choices=State.choices, default=State.PREPARED)
+    site_code = models.CharField(max_length=12, blank=True)
     reference = models.CharField(max_length=200, blank=True)
     receipt_secret = models.CharField(max_length=64, blank=True)
     left_out = models.JSONField(default=list, blank=True)

@@ -5,14 +5,17 @@ from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from mirrors import keys, record
+from mirrors.importing.report import CONTENT, FAULT, ROOM, SIGNATURE, SITE, Report, SnapshotReport
 from mirrors.keys import KeysError
 from mirrors.models import AuditEntry, Import, Receipting, Run
 from mirrors.receipts import NAMESPACE, Receipt, ReceiptError, make_code, signed_text
 from mirrors.receipts.document import RECEIVED, REJECTED
 
 GIVEN = "receipt made"
+PASSED_OVER = ("older", "held", "left")
 NO_OTHER_WORD = (
     "the bundle's id, whether it was taken in, the day, the fingerprint of the key that signs, and the site's code"
 )
@@ -65,7 +68,7 @@ def import_of(bundle: str = "") -> Import:
     run = found.filter(state__in=Run.SUCCESSES).first() or found.first() if bundle else found.first()
     if run is None:
         what = f"the bundle {bundle[:40]!r}" if bundle else "any bundle that was prepared for a site"
-        raise NoReceipt(f"No import of {what} has ended here.")
+        raise NoReceipt(f"No import of {what} has ended here with anything to say of it.")
     return run
 
 
@@ -74,6 +77,8 @@ def receipt_of(run: Import) -> Receipt:
     if run.is_open or run.finished_at is None:
         raise NoReceipt("The import has not ended yet; its receipt can be made afterwards.")
     if not run.bundle:
+        if Report.from_dict(run.report).refusal in (ROOM, FAULT):
+            _outcome_of_failure(run)
         raise NoReceipt("The import ended before it was known which bundle it was, so that there is nothing to say.")
     if not run.site or not run.transfer:
         raise NoReceipt(
@@ -89,14 +94,57 @@ def receipt_of(run: Import) -> Receipt:
         raise NoReceipt(str(error)) from error
 
 
+def why_none(run: Import) -> str:
+    """Why this import, which has ended and was for a site, has no receipt; "" if it has one once they are on."""
+    try:
+        _outcome(run)
+    except NoReceipt as reason:
+        return str(reason)
+    return ""
+
+
+def not_switched(run: Import) -> list[SnapshotReport]:
+    """What this import received and did not switch to. No receipt can say so."""
+    return [each for each in Report.from_dict(run.report).snapshots if run.is_success and each.outcome in PASSED_OVER]
+
+
 def _outcome(run: Import) -> str:
+    """`rejected` only for what the bundle is or a person here decided. What may still come in has none yet."""
     if run.state in Run.SUCCESSES:
         return RECEIVED
     came_in = Import.objects.filter(bundle=run.bundle, state__in=Run.SUCCESSES).order_by("-pk").first()
     if came_in is not None:
         raise NoReceipt(f"Another import took this bundle in, number {came_in.pk}. The receipt is made there.")
+    under_way = Import.objects.open().filter(Q(bundle=run.bundle) | Q(bundle="", name=run.name)).first()
+    if under_way is not None:
+        raise NoReceipt(
+            f"Another import of this bundle is under way, number {under_way.pk}. Its receipt is made when it has ended."
+        )
     if run.state == Run.State.LOST:
         raise NoReceipt("The import broke off and says nothing about the bundle. Import it again.")
+    if run.state == Run.State.CANCELLED and not run.decided_by:
+        raise NoReceipt("Nobody decided about this bundle, so that there is nothing to say of it. Import it again.")
+    return _outcome_of_failure(run) if run.state == Run.State.FAILED else REJECTED
+
+
+def _outcome_of_failure(run: Import) -> str:
+    report = Report.from_dict(run.report)
+    if report.refusal == ROOM:
+        raise NoReceipt("The import ended for lack of room, not over the bundle. Make room, then import it again.")
+    if report.refusal == FAULT:
+        raise NoReceipt(
+            "The import ended over a medium that cannot be read or a fault on this side, not over the bundle. Its page "
+            "says which; import the bundle again."
+        )
+    may_be_unsigned = run.allow_unsigned and report.signature in ("unsigned", "unknown key")
+    if report.wants_another_copy and (report.signature == "trusted" or may_be_unsigned):
+        raise NoReceipt(
+            "This copy of the bundle is damaged, which says nothing about the bundle. Copy it again, from the medium "
+            "or from the connected side, and import that. If no whole copy can be had, tell the connected side: the "
+            "transfer is marked as lost there by hand."
+        )
+    if report.refusal not in (SIGNATURE, SITE, CONTENT):
+        raise NoReceipt("The import says nothing about the bundle. Import it again.")
     return REJECTED
 
 

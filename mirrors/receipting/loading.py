@@ -103,10 +103,12 @@ def _by_code(code: TypedCode) -> _Checked:
         raise ReceiptRefused(
             f"Bundle {code.bundle} holds no secret for a typed code. Load the signed receipt, or mark it by hand."
         )
-    if not code.is_genuine(transfer.receipt_secret, site.code):
+    called = next((each for each in transfers.codes_of(transfer) if code.is_genuine(transfer.receipt_secret, each)), "")
+    if not called:
         raise ReceiptRefused(
             f"The code is typed right, and it was not made with the bundle {code.bundle} at {site.label}. Ask there "
-            f"which bundle it is of, and whether the site's code over there is {site.code}."
+            f"which bundle it is of, and whether the site's code over there is "
+            f"{' or '.join(transfers.codes_of(transfer))}."
         )
     alike = TrustedKey.objects.filter(fingerprint__startswith=f"SHA256:{code.key}").order_by("-added_at")
     # Databases differ in whether capitals matter here.
@@ -118,7 +120,7 @@ def _by_code(code: TypedCode) -> _Checked:
         code.bundle,
         code.outcome,
         code.date,
-        site.code,
+        called,
         trusted.fingerprint if trusted else "",
         trusted.name if trusted else "",
         repr(code).encode(),

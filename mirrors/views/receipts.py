@@ -41,6 +41,7 @@ def receipt(request: PageRequest, pk: int) -> HttpResponse:
     context |= {
         "given": given,
         "receipt": given.receipt,
+        "not_switched": giving.not_switched(run),
         "drawing": drawing,
         "undrawn": undrawn,
         "text": given.text.decode("ascii") if given.text else "",

@@ -26,16 +26,20 @@ from mirrors.views.tables import csv_answer
 from mirrors.views.transfers import row_of
 
 A_PAGE = 25
+SITES_A_PAGE = 50
 LOOK_AGAIN_SECONDS = 15
 SEE_OTHER = 303
 
 
 @require_safe
 def sites(request: PageRequest) -> HttpResponse:
+    """All are judged, so that the worst stand on the first page."""
     reading = clock.trusted_now()
     found = site_standing.worst_first(site_standing.standings(list(Site.objects.in_order()), reading))
+    page = Paginator(found, SITES_A_PAGE).get_page(request.GET.get("page"))
     context = {
-        "rows": [{"standing": each, "transfer": row_of(each.last_transfer)} for each in found],
+        "rows": [{"standing": each, "transfer": row_of(each.last_transfer)} for each in page],
+        "page": page,
         "headline": site_standing.headline(found),
         "now": reading.now,
     }

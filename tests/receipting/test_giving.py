@@ -12,6 +12,8 @@ from mirrors.receipts import NAMESPACE, read, read_code
 
 pytestmark = pytest.mark.django_db
 SECRET = "00112233445566778899aabbccddeeff"
+DAMAGED = "layer.tar.gz is damaged: its bytes are not those that SHA256SUMS lists. Copy the bundle again."
+REFUSED = {"state": "failed", "report": {"refusal": "signature", "signature": "unsigned"}}
 
 
 @pytest.fixture(autouse=True)
@@ -91,10 +93,54 @@ def test_it_is_the_same_each_time(ended, on, now):
 
 
 @pytest.mark.parametrize(
-    ("state", "outcome"), [("unchanged", "received"), ("failed", "rejected"), ("cancelled", "rejected")]
-)
-def test_what_it_says_of_other_ends(ended, on, now, state, outcome):
-    assert make(ended(state=state), now).receipt.outcome == outcome
+    ("changes", "outcome"),
+    [
+        ({"state": "unchanged"}, "received"),
+        ({"state": "cancelled", "decided_by": "otto"}, "rejected"),
+        ({"state": "failed", "report": {"refusal": "signature", "signature": "unsigned"}}, "rejected"),
+        ({"state": "failed", "report": {"refusal": "site", "signature": "trusted"}}, "rejected"),
+        ({"state": "failed", "report": {"refusal": "content", "problems": ["It has another kind."]}}, "rejected"),
+        ({"state": "failed", "report": {"refusal": "content", "problems": [DAMAGED], "signature": "wrong signature"}},
+         "rejected"),
+        ({"state": "failed", "report": {"refusal": "content", "problems": [DAMAGED], "signature": "unsigned"}},
+         "rejected"),
+    ],
+)  # fmt: skip
+def test_what_it_says_of_other_ends(ended, on, now, changes, outcome):
+    run = ended(**changes)
+    assert giving.why_none(run) == ""
+    assert make(run, now).receipt.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"report": {"refusal": "room", "problems": ["There is no room."]}}, "lack of room"),
+        ({"bundle": "", "report": {"refusal": "room"}}, "lack of room"),
+        ({"report": {"refusal": "fault", "problems": ["The bundle cannot be read."]}}, "a medium that cannot be read"),
+        ({"bundle": "", "report": {"refusal": "fault"}}, "a medium that cannot be read"),
+        ({"report": {"refusal": "content", "problems": [DAMAGED], "signature": "trusted"}}, "copy of the bundle is da"),
+        ({"report": {"refusal": "content", "problems": [DAMAGED], "signature": "unsigned"}, "allow_unsigned": True},
+         "copy of the bundle is damaged"),
+        ({"report": {}}, "Import it again"),
+        ({"state": "cancelled"}, "Nobody decided"),
+    ],
+)  # fmt: skip
+def test_what_can_be_tried_again_is_not_rejected(ended, on, now, changes, said):
+    run = ended(**{"state": "failed", **changes})
+    assert said in giving.why_none(run)
+    with pytest.raises(NoReceipt, match=said):
+        make(run, now)
+
+
+def test_while_another_import_of_the_bundle_is_under_way_none_is_rejected(ended, on, now):
+    refused = ended(**REFUSED)
+    again = ended(state="queued", finished_at=None, bundle="", site="", transfer="")
+    with pytest.raises(NoReceipt, match=f"under way, number {again.pk}"):
+        make(refused, now)
+    Import.objects.filter(pk=again.pk).update(state="waiting", bundle=refused.bundle, name="the other drive's.tar")
+    with pytest.raises(NoReceipt, match=f"under way, number {again.pk}"):
+        make(refused, now)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +161,7 @@ def test_of_some_imports_there_is_none(ended, on, now, changes, said):
 
 
 def test_a_failed_try_of_a_bundle_that_came_in_says_nothing(ended, on, now):
-    failed, good = ended(state="failed"), ended()
+    failed, good = ended(**REFUSED), ended()
     with pytest.raises(NoReceipt, match=f"number {good.pk}"):
         make(failed, now)
     assert giving.import_of("ab12cd34") == good

@@ -1,10 +1,12 @@
 """Loading receipts: what is believed, what it changes, and every way in which one is refused."""
 
+import importlib
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 
-from mirrors import keys, sites
+from mirrors import keys, sites, transfers
 from mirrors.models import AuditEntry, Receipt, Transfer
 from mirrors.receipting.loading import LoadedBefore, ReceiptRefused, load, sentence
 from mirrors.receipts import NAMESPACE, signed_text
@@ -119,6 +121,41 @@ def test_it_refuses_a_receipt_of_another_site(refused, signed, code, trusted, no
     sites.add_site("sued", Wish(label="Sued", code="SUED"), by="ada", now=now)
     assert "comes from site 'SUED'" in refused(signed(site="SUED"))
     assert "was not made with the bundle" in refused(code(site="SUED"))
+
+
+@pytest.mark.parametrize("called", ["NORD-2", "NEW"])
+@pytest.mark.parametrize("form", ["signed", "code"])
+def test_receipts_under_way_count_after_the_sites_code_was_changed(
+    bring, signed, code, trusted, transfer, now, form, called
+):
+    sites.edit_site("plant-nord", Wish(code="NEW"), by="ada", now=now)
+    receipt = bring({"signed": signed, "code": code}[form](site=called))
+    assert (receipt.site, receipt.outcome) == (called, "received")
+    assert Transfer.objects.get(pk=transfer.pk).state == "received"
+
+
+def test_a_former_code_is_kept_free_while_a_receipt_may_come_under_it(bring, signed, trusted, transfer, now):
+    sites.edit_site("plant-nord", Wish(code="NEW"), by="ada", now=now)
+    with pytest.raises(sites.SiteError, match=f"former code NORD-2: transfer {transfer.pk} is open"):
+        sites.add_site("other", Wish(code="NORD-2"), by="ada", now=now)
+    sites.edit_site("plant-nord", Wish(code="NORD-2"), by="ada", now=now)
+    sites.edit_site("plant-nord", Wish(code="NEW"), by="ada", now=now)
+    bring(signed())
+    sites.add_site("other", Wish(code="NORD-2"), by="ada", now=now)
+
+
+def test_a_code_that_another_site_has_by_now_is_that_sites(refused, signed, code, trusted, transfer, now):
+    sites.edit_site("plant-nord", Wish(code="NEW"), by="ada", now=now)
+    transfers.mark_received(transfer.pk, by="otto", now=now)
+    sites.add_site("other", Wish(code="NORD-2"), by="ada", now=now)
+    assert "comes from site 'NORD-2'" in refused(signed())
+    assert "the site's code over there is NEW." in refused(code())
+
+
+def test_transfers_of_before_keep_the_code_there_is(transfer):
+    Transfer.objects.update(site_code="")
+    importlib.import_module("mirrors.migrations.0018_keep_site_codes_with_transfers").keep_codes(apps, None)
+    assert Transfer.objects.get().site_code == "NORD-2"
 
 
 def test_it_refuses_a_receipt_for_a_bundle_that_never_left_here(refused, signed, code, trusted):

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from mirrors.models import AuditEntry, Receipting
 from mirrors.receipting import giving
 from mirrors.receipts import read
-from tests.receipting.test_giving import ended
+from tests.receipting.test_giving import REFUSED, ended
 
 __all__ = ["ended"]
 
@@ -90,7 +90,9 @@ def test_its_print_names_neither_the_machine_nor_who_prints(as_operator, run, on
     """The page's class hides them (static/airgap.css)."""
     assert '<div class="page leaves">' in as_operator.get(paths(run)[0]).text
     css = (settings_of_files.BASE_DIR / "static" / "airgap.css").read_text()
-    assert ".leaves header.bar, .leaves footer.foot" in css.partition("/* Receipts")[2].partition("@media print")[2]
+    # A banner above the page tells the machine's clock.
+    wanted = '.leaves header.bar, .leaves footer.foot, .leaves .crumb, .leaves main > [role="alert"] { display: none; }'
+    assert wanted in css.partition("/* Receipts")[2].partition("@media print")[2]
 
 
 def test_the_file_is_the_receipt(as_operator, run, on):
@@ -99,15 +101,39 @@ def test_the_file_is_the_receipt(as_operator, run, on):
     assert read(answer.content).receipt.bundle == "ab12cd34"
 
 
+def test_the_page_names_what_arrived_and_is_not_served(as_operator, ended, on):
+    snapshots = [
+        {"mirror": name, "label": name, "kind": "trivy-db", "digest": "", "outcome": outcome, "sentence": ""}
+        for name, outcome in (("first", "switched"), ("second", "held"), ("third", "older"))
+    ]
+    answer = as_operator.get(paths(ended(report={"snapshots": snapshots}))[0])
+    text = " ".join(answer.text.split())
+    assert "<strong>second</strong> (held) and <strong>third</strong> (older) were not switched to" in text
+    assert "first" not in text
+    # What is carried out, on paper too, holds no names.
+    (line,) = [line for line in answer.text.splitlines() if "second" in line]
+    assert 'screen-only">It says that the bundle arrived here' in line
+    assert "second" not in as_operator.get(paths(ended(report={"snapshots": snapshots}))[1]).text
+
+
+def test_what_was_switched_to_needs_no_names(as_operator, run, on):
+    text = as_operator.get(paths(run)[0]).text
+    assert "no receipt says that.</p>" in text
+
+
 def test_a_rejected_one_warns_before_it_leaves(as_operator, ended, on):
-    text = as_operator.get(paths(ended(state="failed"))[0]).text
+    text = as_operator.get(paths(ended(**REFUSED))[0]).text
     assert "was rejected." in text and "try the import once more" in text
 
 
 def test_the_page_of_the_import_leads_to_it(as_operator, run, ended):
+    refused = ended(bundle="00000001", **REFUSED)
     assert f'href="/import/{run.pk}/receipt/"' in as_operator.get(f"/import/{run.pk}/").text
-    for other in (ended(site="", transfer=""), ended(state="running", finished_at=None)):
+    assert f'href="/import/{refused.pk}/receipt/"' in as_operator.get(f"/import/{refused.pk}/").text
+    room = ended(bundle="00000002", state="failed", report={"refusal": "room", "problems": ["There is no room."]})
+    for other in (room, ended(site="", transfer=""), ended(state="running", finished_at=None)):
         assert "/receipt/" not in as_operator.get(f"/import/{other.pk}/").text
+    assert "none. The import ended for lack of room" in as_operator.get(f"/import/{room.pk}/").text
 
 
 def test_an_import_without_one_says_why(as_operator, ended, on):

@@ -107,6 +107,22 @@ def test_it_is_there_as_csv(as_viewer, transfer, today):
     assert transfer.receipt_secret not in str(rows)
 
 
+def test_many_sites_come_in_pages_the_worst_first(as_viewer, held, nord, today, monkeypatch):
+    monkeypatch.setattr("mirrors.views.sites.SITES_A_PAGE", 2)
+    for number in range(4):
+        sites.add_site(f"site-{number}", Wish(), by="ada", now=today)
+    row = transfers.prepare(nord, held, by="otto", now=today)
+    transfers.mark_received(row.pk, by="otto", now=today - DAY)
+    seen = []
+    for number in (1, 2, 3):
+        page = as_viewer.get(LIST, {"page": number})
+        seen += [row["standing"].site.name for row in page.context["rows"]]
+        assert f"Page {number} of 3" in text(page)
+    assert len(set(seen)) == 5 and seen[0] == "plant-nord"
+    assert '<a href="?page=2" rel="prev">' in text(page)
+    assert len(as_viewer.get(LIST, {"page": "no"}).context["rows"]) == 2
+
+
 @pytest.mark.parametrize("path", [LIST, PAGE, "/sites.csv", "/", "/bundles/"])
 def test_the_number_of_queries_does_not_grow_with_sites(as_operator, held, nord, today, path):
     counts = []
@@ -145,6 +161,13 @@ def test_a_site_says_how_old_each_database_is_and_by_what_that_is_known(as_viewe
     assert "marked by hand by otto" in page
     assert "Export" not in page
     assert "Mark" not in page
+
+
+def test_what_arrived_is_not_said_to_be_served(as_viewer, transfer):
+    transfers.mark_received(transfer.pk, by="otto", now=timezone.now())
+    for path in (f"/sites/{transfer.site.name}/", url("detail", transfer)):
+        assert "Whether it is served is decided over there" in text(as_viewer.get(path))
+    assert "whether it is served or not" in text(as_viewer.get("/sites/"))
 
 
 def test_it_offers_what_the_site_lacks_and_everything_with_their_sizes(as_operator, transfer, store, held, today):

@@ -88,7 +88,7 @@ def _content(path: str) -> bytes:
     """As much of the file as is needed to see that it is too long."""
     if path == "-":
         try:
-            return sys.stdin.read(LONGEST + 1).encode()
+            return sys.stdin.read(LONGEST + 1).encode("utf-8", "surrogateescape")
         except UnicodeDecodeError:
             raise Problem("What came on standard input is no receipt.") from None
     try:
