@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # One pass reads no more, and no line may be longer: nginx cuts a request's headers at 8 KiB each.
 MOST_AT_ONCE = 16 * 1024 * 1024
 LONGEST_LINE = 32 * 1024
+# It is read twice a minute. What a host said before that says nothing of today.
+LATELY = timedelta(minutes=10)
 FIELDS = ("time", "note", "status", "completed", "content_range", "address", "agent")
 _RANGE = re.compile(r"bytes \d{1,18}-(\d{1,18})/(\d{1,18})", re.ASCII)
 
@@ -61,13 +63,29 @@ def read(path: Path, now: datetime) -> int:
             place.inode = status.st_ino
             counted += _count(file, place, now)
     except OSError as error:
-        raise LogError(
-            f"AIRGAP_TAKEN_LOG, {path}, cannot be read: {error.strerror}. Let the user who runs the worker read it "
-            "(on Debian: add it to the group adm)."
-        ) from error
+        place.tried_at, place.failing_since = now, place.failing_since or now
+        place.problem = f"AIRGAP_TAKEN_LOG, {path}, cannot be read: {error.strerror}. {_advice(error)}"
+        place.save(update_fields=["tried_at", "problem", "failing_since"])
+        raise LogError(place.problem) from error
     consumers.write(now)
+    place.tried_at, place.problem, place.failing_since = now, "", None
     place.save()
     return counted
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return (
+            "See that nginx runs with the log airgap_taken of deploy/nginx.conf under that name, on the host of the "
+            "worker."
+        )
+    return "Let the user who runs the worker read it (on Debian: add it to the group adm), and restart the worker."
+
+
+def trouble(path: Path, now: datetime) -> LogPlace | None:
+    """The host that cannot read the log, if none can: one is enough, the one nginx runs on."""
+    tried = list(LogPlace.objects.filter(path=str(path)[:400], tried_at__gte=now - LATELY).order_by("-tried_at"))
+    return tried[0] if tried and all(place.problem for place in tried) else None
 
 
 def _rest_of_rotated(path: Path, place: LogPlace, now: datetime) -> int:

@@ -143,6 +143,29 @@ def test_a_clock_ahead_of_ours_makes_nobody_newer_than_now(line, now):
     assert sent is not None and sent.at == now
 
 
+def test_what_cannot_be_read_is_remembered_until_it_can(log, line, now):
+    log.write_bytes(line())
+    hidden = log.rename(log.with_name("hidden"))
+    log.mkdir()
+    for at in (now, now + timedelta(minutes=1)):
+        with pytest.raises(taken_log.LogError, match=r"Is a directory\. Let the user who runs the worker read it"):
+            taken_log.read(log, at)
+    place = taken_log.trouble(log, now + timedelta(minutes=2))
+    assert (place.failing_since, place.tried_at) == (now, now + timedelta(minutes=1))
+    assert taken_log.trouble(log, now + timedelta(hours=1)) is None, "no worker has tried lately"
+    log.rmdir()
+    hidden.rename(log)
+    assert taken_log.read(log, now + timedelta(minutes=2)) == 1
+    assert taken_log.trouble(log, now + timedelta(minutes=2)) is None
+
+
+def test_one_host_that_reads_it_is_enough(log, now, db):
+    LogPlace.objects.create(host="elsewhere", path=str(log), tried_at=now, problem="not here", failing_since=now)
+    assert taken_log.trouble(log, now).host == "elsewhere"
+    taken_log.read(log, now)
+    assert taken_log.trouble(log, now) is None
+
+
 def test_a_log_that_is_not_there_is_named(tmp_path, now, db):
     with pytest.raises(taken_log.LogError, match=r"AIRGAP_TAKEN_LOG, .*missing\.log, cannot be read"):
         taken_log.read(tmp_path / "missing.log", now)

@@ -105,12 +105,18 @@ class Taking(models.Model):
 
 
 class LogPlace(models.Model):
-    """How far one host has read nginx's log of files it sent (mirrors/taken_log.py). `offset` is in bytes."""
+    """How far one host has read nginx's log of files it sent (mirrors/taken_log.py). `offset` is in bytes.
+
+    `tried_at` is when it last tried; `problem` says why that failed, "" if it did not, `failing_since` from when on.
+    """
 
     host = models.CharField(max_length=100)
     path = models.CharField(max_length=400)
     inode = models.PositiveBigIntegerField(default=0)
     offset = models.PositiveBigIntegerField(default=0)
+    tried_at = models.DateTimeField(null=True, blank=True)
+    problem = models.TextField(blank=True)
+    failing_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(F("host"), F("path"), name="one_place_per_log")]

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from mirrors import consumers as consuming
-from mirrors import consumption, demand, reading
+from mirrors import consumption, demand, reading, taken_log
 from mirrors.forms.consumers import ConsumersForm
 from mirrors.models import Mirror, Taking
 from mirrors.models.consumer import TakingQuerySet
@@ -77,6 +77,7 @@ def consumers(request: PageRequest) -> HttpResponse:
     found = demand.of_all(now)
     start = (filters.page - 1) * PAGE
     rows = list(filters.rows(now).select_related("consumer", "mirror")[start : start + PAGE + 1])
+    log = settings.AIRGAP_TAKEN_LOG
     context = {
         "now": now,
         "filters": filters,
@@ -89,7 +90,8 @@ def consumers(request: PageRequest) -> HttpResponse:
         "older": filters.url(page=filters.page + 1) if rows[PAGE:] else "",
         "csv": filters.url("mirrors:consumers-csv"),
         "kept": reading.serving(),
-        "is_blind": settings.AIRGAP_SEND_WITH == "nginx" and settings.AIRGAP_TAKEN_LOG is None,
+        "is_blind": settings.AIRGAP_SEND_WITH == "nginx" and log is None,
+        "log_trouble": taken_log.trouble(log, now) if log is not None else None,
         "everything": reverse("mirrors:consumers"),
     }
     return render(request, "consumers/consumers.html", context)

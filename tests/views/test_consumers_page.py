@@ -1,11 +1,13 @@
 """Consumers: pulls through /v2/ and /vex/ are counted when they are complete, and shown to whoever is signed in."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
-from mirrors import consumers, reading
+from mirrors import consumers, reading, taken_log
 from mirrors.consumers import Who
 from mirrors.models import Consumer, Serving, Taking
 from tests.kept import keep_build, keep_vex
@@ -138,6 +140,22 @@ def test_it_says_so_where_nginx_sends_the_files_and_its_log_is_not_read(as_viewe
     assert warning in as_viewer.get("/consumers/").text
     settings.AIRGAP_TAKEN_LOG = tmp_path / "taken.log"
     assert warning not in as_viewer.get("/consumers/").text
+
+
+def test_a_log_that_cannot_be_read_is_told_and_administrators_what_to_do(client, viewer, administrator, settings):
+    settings.AIRGAP_SEND_WITH, settings.AIRGAP_TAKEN_LOG = "nginx", Path("/nowhere/taken.log")
+    now = timezone.now()
+    with pytest.raises(taken_log.LogError):
+        taken_log.read(settings.AIRGAP_TAKEN_LOG, now)
+    client.force_login(viewer)
+    text = client.get("/consumers/").text
+    assert "An administrator sees here why." in text and "/nowhere" not in text
+    client.force_login(administrator)
+    text = client.get("/consumers/").text
+    assert "AIRGAP_TAKEN_LOG, /nowhere/taken.log, cannot be read: No such file or directory." in text
+    assert "log airgap_taken of deploy/nginx.conf" in text
+    consumers.change_settings(count=False, anonymise=False, days=30, by="ada", now=now)
+    assert "/nowhere" not in client.get("/consumers/").text
 
 
 def test_the_databases_page_says_how_many_take_it(as_viewer, vulns, built):
