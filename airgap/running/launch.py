@@ -57,11 +57,21 @@ def wait_before_start(record: Path, now: float) -> float:
     return wait
 
 
+def supervise(arguments: list[str]) -> None:
+    """Become supervisord. On a full disk a line of a log is lost, and not everything with it: supervisord would tell of
+    the line on its stderr, which lies on that disk too, and end."""
+    from supervisor import loggers, supervisord
+
+    loggers.Handler.handleError = lambda handler: None
+    supervisord.main(arguments)
+
+
 def main(arguments: list[str]) -> None:
-    """`launch.py exec COMMAND…`, or `launch.py program PROGRAMS_FILE NAME`."""
-    if arguments[0] == "exec":
+    """`launch.py supervise -c CONFIGURATION`, or `launch.py program PROGRAMS_FILE NAME`."""
+    if arguments[0] == "supervise":
         die_with_parent(signal.SIGTERM)
-        os.execv(arguments[1], arguments[1:])
+        supervise(arguments[1:])
+        return
     die_with_parent(signal.SIGKILL)
     programs_file, name = Path(arguments[1]), arguments[2]
     program = json.loads(programs_file.read_text())[name]

@@ -154,8 +154,7 @@ class Runner:
         return reading
 
     def _start_supervisor(self) -> None:
-        command = [sys.executable, "-I", str(supervision.LAUNCHER), "exec", sys.executable]
-        command += ["-m", "supervisor.supervisord", "-c", str(self.configuration)]
+        command = [sys.executable, "-I", str(supervision.LAUNCHER), "supervise", "-c", str(self.configuration)]
         with self.output.open("wb") as output:
             # A session of its own: a Ctrl-C at the terminal reaches us only, and we stop it in order.
             process = subprocess.Popen(

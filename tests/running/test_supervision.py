@@ -2,6 +2,9 @@
 
 import configparser
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,37 @@ def test_a_damaged_record_or_a_clock_set_back_counts_as_a_first_start(tmp_path, 
     record = tmp_path / "worker.starts"
     record.write_text(damaged)
     assert launch.wait_before_start(record, 1000.0) == 0
+
+
+def test_logs_that_cannot_be_written_end_nothing(tmp_path):
+    """A full disk: supervisord's own output, its log and the program's log all say ENOSPC."""
+    talker = tmp_path / "talker.py"
+    talker.write_text(
+        "import pathlib, time\n"
+        "for number in range(1, 1000):\n"
+        "    print('a line', number, flush=True)\n"
+        "    pathlib.Path('said').write_text(f'{number}\\n')\n"
+        "    time.sleep(0.02)\n"
+    )
+    configuration = tmp_path / "supervisord.conf"
+    configuration.write_text(
+        "[supervisord]\nnodaemon=true\nsilent=true\nlogfile=full\nlogfile_maxbytes=0\npidfile=pid\nnocleanup=true\n"
+        f"[program:talker]\ncommand={sys.executable} talker.py\nredirect_stderr=true\nstdout_logfile=full\n"
+        "stdout_logfile_maxbytes=0\n"
+    )
+    (tmp_path / "full").symlink_to("/dev/full")
+    command = [sys.executable, "-I", str(supervision.LAUNCHER), "supervise", "-c", str(configuration)]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=full, stderr=full)
+    try:
+        said = tmp_path / "said"
+        while not (said.exists() and said.read_text().endswith("\n") and int(said.read_text()) >= 10):
+            assert process.poll() is None, "supervisord ended"
+            time.sleep(0.02)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def test_a_second_start_forgets_the_failures_of_the_last_run(instance):

@@ -122,6 +122,7 @@ def up() -> Iterator[Up]:
 
 
 @needs_proc
+@pytest.mark.long
 def test_it_runs_refuses_a_second_start_and_stops_when_only_make_is_interrupted(up):
     process = up.start(up.make)
     assert up.answers(), up.said()
