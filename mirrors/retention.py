@@ -9,7 +9,7 @@ Order of locks: the store's (`in_use` or `alone`), references (`lock_references`
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from django.db.models import Count, F, Max, Q, QuerySet, Sum
 
 from mirrors import consumers, content, wording
-from mirrors.blobs import BlobStore
+from mirrors.blobs import BlobStore, StoreError
 from mirrors.models import (
     Bundle,
     BundleBlob,
@@ -41,6 +41,7 @@ from mirrors.models import (
     SnapshotBlob,
     Step,
     SyncRun,
+    Upload,
 )
 from mirrors.trivy.catalogue import MIB
 
@@ -111,13 +112,18 @@ class Pruned:
     steps: int = 0
     consumers: int = 0
     sessions: int = 0
+    imports: int = 0
     postponed: bool = False
 
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) for field in fields(self) if field.name != "postponed")
 
     def sentence(self) -> str:
-        later = " A sync is under way; files that nothing refers to go with the next pass." if self.postponed else ""
+        later = (
+            " A sync or an import is under way; files that nothing refers to go with the next pass."
+            if self.postponed
+            else ""
+        )
         if not self:
             return f"Nothing had to go.{later}"
         counts = [
@@ -130,6 +136,7 @@ class Pruned:
                 (self.steps, "step"),
                 (self.consumers, "silent consumer"),
                 (self.sessions, "ended session"),
+                (self.imports, "overdue import"),
             )
             if count
         ]
@@ -147,11 +154,11 @@ def space(now: datetime, store: BlobStore | None = None) -> Space:
 
 
 def used_bytes(store: BlobStore) -> int:
-    """What rows hold (a blob counts once), interrupted downloads and files set aside. Cover sheets are not counted."""
+    """Held by rows (a blob counts once), coming in, interrupted downloads, files set aside. No cover sheets."""
     each = SnapshotBlob.objects.order_by().values("digest").annotate(size=Max("size_bytes"))
     snapshots = each.aggregate(total=Sum("size"))["total"] or 0
     archives = _archives().aggregate(total=Sum("size_bytes"))["total"] or 0
-    return snapshots + archives + _partial_bytes(store) + store.damaged_bytes()
+    return snapshots + archives + sum(_coming_in(store)) + _partial_bytes(store) + store.damaged_bytes()
 
 
 def require_room(size_bytes: int, *, run_id: int | None = None, store: BlobStore | None = None) -> None:
@@ -217,8 +224,14 @@ def _holders(now: datetime | None, store: BlobStore | None = None) -> Iterator[H
         yield Holder(
             f"{wording.capitalized(wording.counted(archives['count'], 'cache archive'))}{until}", archives["total"]
         )
+    uploaded, undecided = _coming_in(store)
+    if uploaded:
+        yield Holder("Uploaded bundles, on the page Import", uploaded)
+    if undecided:
+        yield Holder("Bundles that wait for a decision, on the page Import", undecided)
     if partial := _partial_bytes(store):
-        yield Holder("Interrupted downloads", partial)
+        sides = {"connected": "downloads", "isolated": "imports"}
+        yield Holder(f"Interrupted {sides.get(settings.AIRGAP_SIDE, 'downloads and imports')}", partial)
     if damaged := store.damaged_bytes():
         yield Holder("Damaged files set aside", damaged)
 
@@ -227,6 +240,19 @@ def _archives() -> QuerySet[Bundle]:
     """Cache archives that are on disk; while one is being made, its size is only a guess."""
     made = Bundle.objects.kept().filter(profile=Bundle.Profile.CACHE)
     return made.filter(state__in=[Bundle.State.READY, Bundle.State.DAMAGED])
+
+
+def _coming_in(store: BlobStore) -> tuple[int, int]:
+    """Bytes that were uploaded, and bytes that only undecided imports hold. None on the connected side."""
+    if settings.AIRGAP_SIDE == "connected":
+        return 0, 0
+    uploaded = Upload.objects.aggregate(there=Sum("offset"))["there"] or 0
+    undecided = 0
+    kept = SnapshotBlob.objects.values("digest")
+    for digest in ImportBlob.objects.exclude(digest__in=kept).values_list("digest", flat=True).distinct():
+        with suppress(StoreError):
+            undecided += store.size(digest)
+    return uploaded, undecided
 
 
 def _partial_bytes(store: BlobStore) -> int:

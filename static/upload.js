@@ -8,14 +8,16 @@
   if (!zone || !list || !window.tus || !window.tus.isSupported) return;
   const picker = zone.querySelector("input[type=file]");
   const token = document.querySelector("#drop input[name=csrfmiddlewaretoken]").value;
-  const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}$)))(?:\.(\d{3})of(\d{3}))?$/;
+  const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}$)))(?:\.(\d{3})of(\d{3}))?$/i;
   const SINGLE = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
   const SUMS_LIMIT = 1024 * 1024;
   const PIECE = 32 * 1024 * 1024;
   const AT_ONCE = 2;
   const waiting = [];
   const bundles = new Set();
+  const sent = new Map();
   const known = new Set();
+  const broken = new Set();
   let active = 0;
   let failed = 0;
 
@@ -67,7 +69,7 @@
     Promise.all([sums.text(), first.slice(0, 4096).text()]).then(function (texts) {
       const members = new Set(["bundle.json", "SHA256SUMS", "SHA256SUMS.sig"]);
       texts[0].split("\n").forEach(function (line) { if (line.length > 66) members.add(line.slice(66)); });
-      const id = /"id": "([A-Za-z0-9]{4,40})"/.exec(texts[1]);
+      const id = /"bundle": "([A-Za-z0-9]{4,40})"/.exec(texts[1]);
       const set = "airgap-files-" + (id ? id[1] : "unnamed");
       all.forEach(function (file) { add(file, members.has(file.name) && SINGLE.test(file.name) ? set : ""); });
     }).catch(function () { all.forEach(function (file) { add(file, ""); }); });
@@ -90,22 +92,24 @@
     }
     known.add(key);
     bundles.add(set || match[1]);
-    waiting.push(upload(file, name, shown, key));
+    broken.delete(set || match[1]);
+    waiting.push(upload(file, name, shown, key, set || match[1]));
     next();
   }
 
-  function upload(file, name, shown, key) {
+  function upload(file, name, shown, key, bundle) {
     let begun = Date.now();
     let first = null;
     const sending = new window.tus.Upload(file, {
       endpoint: zone.dataset.endpoint,
       chunkSize: PIECE,
       retryDelays: [0, 1000, 3000, 10000, 30000, 60000],
-      removeFingerprintOnSuccess: true,
       metadata: { filename: name },
       headers: { "X-CSRFToken": token },
       onShouldRetry: function (error) {
         const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
+        // Said until bytes move again: somebody may have to make room meanwhile.
+        if (status >= 500) shown.said.textContent = sentence(error) + " Tried again by itself for a while.";
         return status === 0 || status === 409 || status === 423 || status === 460 || status >= 500;
       },
       onProgress: function (sent, total) {
@@ -118,6 +122,7 @@
       onError: function (error) {
         active -= 1;
         failed += 1;
+        broken.add(bundle);
         known.delete(key);
         shown.item.classList.add("failed");
         shown.said.textContent = sentence(error);
@@ -130,6 +135,7 @@
         shown.said.textContent = size(file.size) + " uploaded";
         shown.item.classList.add("done");
         shown.stop.remove();
+        sent.set(name, sending);
         next();
       }
     });
@@ -154,9 +160,10 @@
     if (!active && !waiting.length && bundles.size) finish();
   }
 
-  // Everything was sent: ask for the import of each bundle that is complete; the server says what is missing.
+  // Everything was sent: ask for the import of each bundle that is complete; the server says what is missing. Why a file
+  // was not taken stands at that file already.
   function finish() {
-    const names = Array.from(bundles);
+    const names = Array.from(bundles).filter(function (name) { return !broken.has(name); });
     bundles.clear();
     Promise.all(names.map(begin)).then(function (answers) {
       const urls = answers.filter(function (answer) { return answer.url; });
@@ -174,8 +181,22 @@
     form.set("name", name);
     return fetch(zone.dataset.start, {
       method: "POST", body: new URLSearchParams(form), headers: { "Accept": "application/json", "X-CSRFToken": token }
-    }).then(function (answer) { return answer.json(); }).catch(function () {
+    }).then(function (answer) { return answer.json(); }).then(function (answer) {
+      if (answer.url) forget(name);
+      return answer;
+    }).catch(function () {
       return { problem: name + " was uploaded, but the server does not answer. Reload this page and begin the import below." };
+    });
+  }
+
+  // What is being imported is not gone on with; until then a volume that came whole is not sent again after a reload.
+  function forget(bundle) {
+    sent.forEach(function (sending, name) {
+      if (name !== bundle && !name.startsWith(bundle + ".") && !name.startsWith(bundle + "/")) return;
+      sent.delete(name);
+      sending.findPreviousUploads().then(function (before) {
+        before.forEach(function (upload) { window.tus.defaultOptions.urlStorage.removeUpload(upload.urlStorageKey); });
+      });
     });
   }
 

@@ -173,7 +173,7 @@ def test_it_leaves_files_alone_while_a_sync_puts_blobs_in_place(store, db, monke
         pruned = retention.prune(timezone.now() + 2 * HOUR)
     assert store.has(digest)
     assert pruned.sentence() == (
-        "Nothing had to go. A sync is under way; files that nothing refers to go with the next pass."
+        "Nothing had to go. A sync or an import is under way; files that nothing refers to go with the next pass."
     )
 
 

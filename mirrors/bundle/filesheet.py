@@ -112,7 +112,7 @@ def _inside(listing: Listing) -> Iterator[str]:
     else:
         yield f"    a {listing.format} of {files}{others}, {listing.size:,} bytes unpacked\n"
     for name, size in listing.first:
-        yield f"      {_shown(name, 48):<48} {size:>15,}\n"
+        yield f"      {_named(name, 48):<48} {size:>15,}\n"
     if listing.files > len(listing.first):
         yield f"      and {listing.files - len(listing.first):,} more\n"
 
@@ -120,6 +120,12 @@ def _inside(listing: Listing) -> Iterator[str]:
 def _shown(text: str, most: int) -> str:
     text = one_line(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _named(text: str, most: int) -> str:
+    """A name cut in its middle: what kind of file it is stands at the end, and whoever inspects it looks for that."""
+    text, end = one_line(text), most * 2 // 3
+    return text if len(text) <= most else f"{text[: most - end - 3]}...{text[-end:]}"
 
 
 def _by_hand(entry: Entry) -> Iterator[str]:

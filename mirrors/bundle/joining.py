@@ -125,7 +125,11 @@ class Joined:
             self._now = self._waiting.pop()
             self._file, self._left = self._now.open(), self._now.size
         assert self._file is not None and self._now is not None  # noqa: S101 - opened above
-        piece = self._file.read(min(count, self._left))
+        try:
+            piece = self._file.read(min(count, self._left))
+        except OSError as error:
+            error.filename = self._now.name  # reading tells what happened, only opening tells where
+            raise
         if not piece and count:
             raise StructureError(f"{_shown(self._now)} ends {self._left:,} bytes early. Copy it again.")
         self._left -= len(piece)

@@ -169,7 +169,11 @@ class TarReader:
         return f"The tar header of {wanted} is not as Airgap writes it (size, owner, mode or time)."
 
     def _named(self, raw: bytes) -> str:
-        return f"It is called {self._shown(raw)}." if _checksum_holds(raw) else "Its header is damaged."
+        return (
+            f"It is called {self._shown(raw)}."
+            if _checksum_holds(raw)
+            else "Its header is damaged. Copy the bundle again."
+        )
 
     @staticmethod
     def _shown(raw: bytes) -> str:

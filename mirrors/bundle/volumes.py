@@ -14,7 +14,8 @@ from mirrors.trivy.catalogue import GIB, MIB
 
 MOST, SMALLEST = 999, MIB
 PRESETS = {"cd": 700_000_000, "dvd": 4_690_000_000, "fat32": 4 * GIB - 1}
-NAME = re.compile(r"(?P<whole>.+)\.(?P<number>[0-9]{3})of(?P<count>[0-9]{3})")
+# Media that know capitals only (ISO 9660, old FAT) call them AIRGAP-….TAR.001OF004.
+NAME = re.compile(r"(?P<whole>.+)\.(?P<number>[0-9]{3})of(?P<count>[0-9]{3})", re.IGNORECASE)
 LIST_ENDING, JOIN_ENDING = ".sha256", ".join.txt"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from mirrors import content, record, wording
 from mirrors.blobs import BlobStore
@@ -14,11 +15,10 @@ from mirrors.importing import parsed_json, staging
 from mirrors.importing.finding import Candidate
 from mirrors.importing.report import SIGNATURE, Report
 from mirrors.importing.switching import CannotSwitch, carry_out
-from mirrors.leases import Life
+from mirrors.leases import MOST_LOSSES, SILENT_AFTER, Life, is_gone, worker_name
 from mirrors.models import Import, ImportBlob, Run, Step, Upload
 from mirrors.registry.errors import clean
 
-# A lost import is begun again so often; then somebody looks at it.
 MOST_OPEN = 50
 
 Origin = Import.Origin
@@ -111,11 +111,8 @@ def _request(
         pks = [upload.pk for upload in uploads]
         if Upload.objects.filter(pk__in=pks, run=None).update(run=run) != len(pks):
             raise ImportRefused("One of the files is being imported already, or was removed. Look at the list again.")
-        what = [
-            word
-            for word, said in (("unsigned", run.allow_unsigned), ("for another site", run.allow_other_site))
-            if said
-        ]
+        allowed = ("unsigned or by an unknown key", run.allow_unsigned), ("for another site", run.allow_other_site)
+        what = [word for word, said in allowed if said]
         if what:
             reason = f": {run.allowed_reason}" if run.allowed_reason else ""
             record.write(
@@ -134,7 +131,17 @@ def again(run: Import, *, by: str, now: datetime, wishes: Wishes, address: str =
         if any("upload" in file for file in locked.files) and len(uploads) != len(locked.files):
             raise ImportRefused("The uploaded files were removed already. Upload them again.")
         Upload.objects.filter(run=locked).update(run=None)
-        return _request(locked.name, locked.files, uploads, locked.origin, by, now, wishes, address, losses)
+        # No command waits for this one, so a worker makes it.
+        origin = Origin.DIRECTORY if locked.origin == Origin.COMMAND else locked.origin
+        return _request(locked.name, locked.files, uploads, origin, by, now, wishes, address, losses)
+
+
+def successor(run: Import) -> Import | None:
+    """The import that was begun in place of a lost one."""
+    if run.state != State.LOST:
+        return None
+    later = Import.objects.filter(pk__gt=run.pk, name=run.name, origin=run.origin, losses=run.losses + 1)
+    return later.order_by("pk").first()
 
 
 def allow(run: Import, *, by: str, now: datetime, reason: str, address: str = "") -> Import:
@@ -208,12 +215,11 @@ def _finish(run: Import, *, switch_older: bool, by: str, now: datetime, address:
 def ending(run: Import, report: Report, *, changed: bool, by: str, now: datetime, address: str = "") -> dict[str, Any]:
     """How an import that was carried out ends: column values. Writes its line in the record; the caller holds the
     transaction."""
-    signed = report.signed_by or report.signature
+    signed = report.signed_by or f"{report.signature} {report.fingerprint}".strip()
     record.write(by, "bundle imported", report.bundle, f"{signed}; {report.sentence(done=True)}", address, at=now)
-    note = report.sentence(done=True) if changed else "Everything in this bundle was here already; nothing changed."
     return {
         "state": State.SUCCEEDED if changed else State.UNCHANGED,
-        "note": note,
+        "note": report.ending(changed=changed),
         "report": report.as_dict(),
         "parsed": {},
         "expires_at": None,
@@ -250,6 +256,25 @@ class Imports(Life[Import]):
         except ImportRefused:
             return None
 
+    def sequel(self, run: Import) -> str:
+        if run.origin == Origin.COMMAND:
+            return "Nothing was switched. Type the command again, or verify it again here."
+        again = super().sequel(run)
+        return f"Nothing was switched. {again if run.losses + 1 >= MOST_LOSSES else 'The import is begun again.'}"
+
+    def close_lost(self, now: datetime) -> list[Import]:
+        """Also those by command whose command ended before their turn came: nobody else makes them."""
+        silent = Q(heartbeat_at__lt=now - SILENT_AFTER) | Q(heartbeat_at=None, queued_at__lt=now - SILENT_AFTER)
+        typed = Import.objects.all().queued().filter(origin=Origin.COMMAND)
+        gone = [run.pk for run in typed if is_gone(run.worker)]
+        for run in typed.filter(silent | Q(pk__in=gone)):
+            self.stop(run, by="", now=now, reason="The command ended before its turn came; nothing was switched.")
+        return super().close_lost(now)
+
+    def wait_here(self, run: Import, *, now: datetime) -> None:
+        """Say that a queued import is still wanted by the command in this process."""
+        Import.objects.all().queued().filter(pk=run.pk).update(worker=worker_name(), heartbeat_at=now)
+
     def named(self, run: Import) -> str:
         return run.name
 
@@ -270,6 +295,7 @@ def stop(run: Import, *, by: str, now: datetime) -> bool:
     if not IMPORTS.stop(run, by=by, now=now, reason=reason):
         return False
     if waits:
+        Import.objects.filter(pk=run.pk).update(decided_by=by[:150])
         staging.remove_of(run)
     else:
         Upload.objects.filter(run=run).update(run=None)

@@ -109,6 +109,11 @@ def text_of(run: Import, report: Report) -> str:
         "",
         *(f"PROBLEM  {problem}" for problem in report.problems),
         *(f"NOTE     {warning}" for warning in report.warnings),
+        *(
+            ["It says of itself, and nothing of it is done:"]
+            if report.snapshots and run.state == run.State.FAILED
+            else []
+        ),
         *(f"{snapshot.mirror}: {snapshot.sentence}" for snapshot in report.snapshots),
         "",
         run.note or "Nothing was switched.",
@@ -122,6 +127,8 @@ def _write(target: Path, text: str) -> None:
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "w") as file:
+            # Whoever dropped the bundle is another account; the program's own files are closed to it by its umask.
+            os.fchmod(descriptor, 0o644)
             file.write(text)
         aside.replace(target)
     except OSError:

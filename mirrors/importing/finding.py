@@ -5,6 +5,7 @@ without following links, and only regular files are read. A bundle without folde
 its single files, known by their bundle.json and SHA256SUMS, which lists them.
 """
 
+import errno
 import os
 import re
 import stat
@@ -24,10 +25,11 @@ from mirrors.bundle.parsing import parse_sums
 from mirrors.bundle.tar_reading import StructureError
 
 # A file that is a bundle ends in .tar; of volumes the number alone tells, for `--output FILE` may be called anything.
+# Media that know capitals only make .TAR and .001OF004 of them.
 FILE = re.compile(
     r"(?P<bundle>[A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}\Z)))"
     r"(?:\.(?P<number>\d{3})of(?P<count>\d{3}))?",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 # What export_bundle writes beside volumes; whoever names them all with a pattern names these too.
 BESIDE = (".sha256", ".join.txt")
@@ -198,8 +200,9 @@ def at_paths(paths: Sequence[Path]) -> Candidate:
         names = wording.joined([candidate.name for candidate in found[:5]])
         raise FindingError(f"Several bundles lie in {paths[0]}: {names}. Name the one to import.")
     parts = []
+    paths = list(dict.fromkeys(paths))
     if any(number_of(path.name) for path in paths):
-        paths = [path for path in paths if not path.name.endswith(BESIDE)]
+        paths = [path for path in paths if not path.name.lower().endswith(BESIDE)]
     for path in paths:
         try:
             parts.append(_part(path, follow=True))
@@ -286,7 +289,8 @@ def volume(name: str, path: Path, size: int) -> VolumeFile:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise FindingError(f"{name} cannot be read: {error.strerror}.") from error
+            gone = " Put the medium it lies on back in, then try again." if error.errno == errno.ENOENT else ""
+            raise FindingError(f"{name} cannot be read: {error.strerror}.{gone}") from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             os.close(descriptor)

@@ -109,6 +109,8 @@ def append(
         moment = now()
         upload.offset, upload.touched_at, upload.expires_at = offset + came, moment, _until(moment)
         upload.save(update_fields=["offset", "touched_at", "expires_at"])
+    if upload.is_complete:
+        _replace(upload)
     return upload.offset
 
 
@@ -163,6 +165,15 @@ def remove(upload: Upload) -> None:
     Upload.objects.filter(pk=upload.pk).delete()
 
 
+def _replace(upload: Upload) -> None:
+    """Of a file that was uploaded twice the later one counts; the room of the other is given back if it came whole."""
+    same = Upload.objects.filter(name=upload.name, run=None, offset=F("size_bytes"), created_at__lte=upload.created_at)
+    for other in same.exclude(pk=upload.pk):
+        # Unless an import has taken it meanwhile.
+        if Upload.objects.filter(pk=other.pk, run=None).delete()[0]:
+            path_of(other.pk).unlink(missing_ok=True)
+
+
 def remove_of(run: Import) -> None:
     for upload in Upload.objects.filter(run=run):
         remove(upload)
@@ -182,10 +193,6 @@ def expire(now: datetime) -> int:
                 if entry.name not in known and entry.stat().st_mtime < (now - timedelta(hours=1)).timestamp():
                     Path(entry.path).unlink()
     return len(overdue)
-
-
-def staged_bytes() -> int:
-    return Upload.objects.aggregate(there=Sum(F("offset")))["there"] or 0
 
 
 def _until(now: datetime) -> datetime:

@@ -21,6 +21,7 @@ from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.finding import FindingError
 from mirrors.importing.report import SIGNATURE, Report
 from mirrors.models import Import, Run, Upload
+from mirrors.receipting import giving
 from mirrors.views.access import View, address_of, administrator_required, operator_required
 from mirrors.views.page import PageRequest, live_page
 from mirrors.views.rows import moving
@@ -230,7 +231,9 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(Import, pk=pk)
     now = timezone.now()
     headline, explanation = told(run, now)
-    report, has_files = Report.from_dict(run.report), run.uploads.exists()
+    report, has_files, successor = Report.from_dict(run.report), run.uploads.exists(), asking.successor(run)
+    for_site = not run.is_open and bool(run.bundle and run.transfer)
+    no_receipt = giving.why_none(run) if for_site else ""
     context: dict[str, object] = {
         "now": now,
         "run": run,
@@ -244,10 +247,15 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
         "may_administer": request.user.may_administer,
         "may_be_allowed": run.state == State.FAILED and report.may_be_allowed,
         "allow_word": "Allow unsigned" if report.refusal == SIGNATURE else "Allow for another site",
-        "has_receipt": not run.is_open and bool(run.bundle and run.transfer),
+        "has_receipt": for_site and not no_receipt,
+        "no_receipt": no_receipt,
         "has_files": has_files,
+        "file_noun": "volume" if any(finding.number_of(file["name"]) for file in run.files) else "file",
         "has_files_or_path": has_files or run.origin != Import.Origin.UPLOAD,
-        "may_try_again": run.state in (State.FAILED, State.LOST) and (has_files or run.origin != Import.Origin.UPLOAD),
+        "successor": successor,
+        "may_try_again": run.state in (State.FAILED, State.LOST, State.CANCELLED)
+        and successor is None
+        and (has_files or run.origin != Import.Origin.UPLOAD),
     }
     every = None if not run.is_open else IDLE_SECONDS if run.is_waiting else RUNNING_SECONDS
     return live_page(request, "importing/import.html", "importing/_import.html", context, every=every)
@@ -265,7 +273,8 @@ def told(run: Import, now: datetime) -> tuple[str, str]:
     if run.state == State.SUCCEEDED:
         return f"{name} is in.", run.note
     if run.state == State.UNCHANGED:
-        return f"{name} brought nothing new.", run.note
+        outcomes = {snapshot.outcome for snapshot in Report.from_dict(run.report).snapshots}
+        return f"{name} {'is older than what is served' if outcomes == {'older'} else 'brought nothing new'}.", run.note
     if run.state == State.FAILED:
         return f"{name} was not imported.", "Nothing was switched; what was served before is still served."
     if run.state == State.CANCELLED:

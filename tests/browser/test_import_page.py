@@ -1,6 +1,7 @@
 """Dropping a bundle on the page: volumes in any order, a broken connection, a reload, the report, the switch."""
 
 import base64
+import json
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -71,7 +72,9 @@ def test_an_upload_goes_on_after_a_reload(open_page, operator, carrier, store):
     )
     drop(page, first)
     expect(page.locator("#sending li")).to_have_count(1)
-    page.wait_for_function("Object.keys(localStorage).length === 1")
+    # A function that is waited for would be evaluated by the page, which its policy forbids.
+    while page.evaluate("Object.keys(localStorage).length") != 1:
+        page.wait_for_timeout(50)
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
     page.unroute("**/import/uploads/*")
@@ -81,6 +84,22 @@ def test_an_upload_goes_on_after_a_reload(open_page, operator, carrier, store):
     drop(page, second)
     page.wait_for_url("**/import/*/")
     open_page.complaints.clear()
+
+
+def test_what_came_whole_is_not_sent_again_after_a_reload(open_page, operator, carrier, store):
+    first, second = volumes_of(carrier.bundle(padding=100_000), 2)
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, first)
+    expect(page.locator("#sending")).to_contain_text("volume 2 of 2 is missing")
+    page.reload()
+    begun = []
+    page.on("request", lambda request: begun.append(request.url) if request.method == "POST" else None)
+    drop(page, second, first)
+    page.wait_for_url("**/import/*/")
+    assert len([url for url in begun if url.endswith("/import/uploads/")]) == 1
+    assert Upload.objects.count() == 2
+    assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
 def test_single_files_that_belong_together_are_one_import(open_page, operator, carrier, store, tmp_path):
@@ -96,10 +115,42 @@ def test_single_files_that_belong_together_are_one_import(open_page, operator, c
     drop(page, *files[::-1])
     page.wait_for_url("**/import/*/")
     run = Import.objects.get()
+    bundle = json.loads((folder / "bundle.json").read_text())["bundle"]
+    assert run.name == f"airgap-files-{bundle}", "two such bundles are not taken for one"
     assert {file["name"] for file in run.files} == {file.name for file in files}
     Import.objects.filter(pk=run.pk).update(allow_unsigned=True, at_once=True)
     perform(run.pk, store=store, heart=False)
     assert Mirror.objects.exclude(current=None).count() == 2
+
+
+def test_a_file_without_room_is_refused_once_and_in_one_sentence(open_page, operator, carrier, store, settings):
+    settings.AIRGAP_RESERVE_MB = store.free_bytes() // 2**20 + 1_000_000
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, carrier.bundle())
+    expect(page.locator("#sending .failed")).to_contain_text("There is no room for")
+    expect(page.locator("#sending .notice")).to_have_count(0)
+    assert not Upload.objects.exists()
+    open_page.complaints.clear()
+
+
+def test_a_disk_that_is_full_for_a_while_is_said_and_the_upload_goes_on(open_page, operator, carrier, store):
+    page = open_page(operator)
+    page.goto("/import/")
+    full = [True]
+
+    def answer(route):
+        if route.request.method == "PATCH" and full[0]:
+            route.fulfill(status=507, body="The disk is full. Make room, then let the upload go on.\n")
+        else:
+            route.fallback()
+
+    page.route("**/import/uploads/*", answer)
+    drop(page, carrier.bundle())
+    expect(page.locator("#sending .said")).to_contain_text("The disk is full. Make room")
+    full[0] = False
+    page.wait_for_url("**/import/*/")
+    open_page.complaints.clear()
 
 
 def test_what_is_no_bundle_is_said_at_once(open_page, operator, store, tmp_path):

@@ -1,16 +1,19 @@
 """Killed, stopped or without room at any moment: nothing is switched, nothing stays for ever, and it can go on."""
 
 import errno
+import io
 import os
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from mirrors import retention
 from mirrors.blobs import writing
+from mirrors.bundle.joining import VolumeFile
 from mirrors.bundle.reader import read_bundle
-from mirrors.importing import asking, perform, switching, verifying
+from mirrors.importing import asking, perform, staging, switching, verifying
 from mirrors.importing.asking import IMPORTS, Wishes, request_import
 from mirrors.importing.finding import at_paths
 from mirrors.importing.report import Report
@@ -114,7 +117,8 @@ def test_a_disk_that_gets_full_meanwhile_ends_it_cleanly(carrier, store, now, mo
         perform.perform(run.pk, store=store, heart=False)
     run.refresh_from_db()
     assert run.state == "failed"
-    assert "full" in run.error
+    assert "The disk became full" in run.error and "begin it again" in run.error
+    assert Report.from_dict(run.report).refusal == "room"
     nothing_happened(store, now)
 
 
@@ -163,6 +167,26 @@ def test_a_volume_that_is_missing_is_named(carrier, now):
         at_paths([third, first])
 
 
+def test_a_volume_that_the_drive_cannot_read_is_named(carrier, store, now, monkeypatch):
+    paths = volumes_of(carrier.bundle(ALL), 3)
+
+    class Scratched(io.FileIO):
+        def read(self, count=-1):
+            if self.name == str(paths[1]) and self.tell():
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    def scratched(name, path, size):
+        return VolumeFile(name, size, lambda: Scratched(str(path)))
+
+    monkeypatch.setattr(perform, "volume", scratched)
+    run = request_import(at_paths(paths), origin="directory", by="otto", now=now, wishes=UNSIGNED)
+    perform.perform(run.pk, store=store, heart=False)
+    run.refresh_from_db()
+    assert run.error == (f"{paths[1].name} cannot be read: Input/output error. Try another drive, or copy it again.")
+    nothing_happened(store, now)
+
+
 def test_a_link_put_in_place_of_the_file_is_not_followed(carrier, store, now, tmp_path):
     path = carrier.bundle()
     run = ask(path, now)
@@ -197,3 +221,110 @@ def test_a_lost_import_by_command_is_not_begun_again_by_itself(carrier, store, n
     assert asking.IMPORTS.close_lost(timezone.now()) == []
     run.refresh_from_db()
     assert run.state == "lost"
+    assert "Type the command again" in run.error
+    assert asking.successor(run) is None
+
+
+def typed(carrier, now):
+    return request_import(at_paths([carrier.bundle()]), origin="command", by="otto", now=now, wishes=UNSIGNED)
+
+
+def test_no_worker_makes_what_a_command_waits_for(carrier, store, now):
+    """The command may read what the worker cannot: another mount namespace, another account."""
+    run = typed(carrier, now)
+    assert IMPORTS.oldest_queued() is None
+    assert IMPORTS.unsent(now) == []
+    assert perform.perform(run.pk, store=store, heart=False)
+
+
+def test_a_command_that_ends_before_its_turn_leaves_nothing_queued(carrier, store, now):
+    run = typed(carrier, now)
+    IMPORTS.wait_here(run, now=now)
+    IMPORTS.close_lost(now + timedelta(seconds=29))
+    run.refresh_from_db()
+    assert run.state == "queued"
+    IMPORTS.close_lost(now + timedelta(seconds=31))
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+    assert "The command ended before its turn came" in run.error
+    nothing_happened(store, now)
+
+
+def test_what_a_command_asked_for_can_be_gone_on_with_by_a_worker(carrier, store, now):
+    run = typed(carrier, now)
+    IMPORTS.claim(run.pk, now=now)
+    Import.objects.update(heartbeat_at=now - timedelta(minutes=5), worker="")
+    IMPORTS.close_lost(timezone.now())
+    again = asking.again(run, by="otto", now=now, wishes=UNSIGNED)
+    assert again.origin == "directory"
+    assert IMPORTS.oldest_queued() == again.pk
+
+
+def test_a_lost_import_names_the_one_in_its_place_until_it_was_lost_too_often(carrier, now):
+    run = ask(carrier.bundle(), now)
+    for _ in range(4):
+        IMPORTS.claim(run.pk, now=now)
+        Import.objects.filter(pk=run.pk).update(heartbeat_at=now - timedelta(minutes=5), worker="elsewhere:1:2")
+        (again,) = IMPORTS.close_lost(now)
+        run.refresh_from_db()
+        assert run.error.endswith("Nothing was switched. The import is begun again.")
+        assert asking.successor(run) == again
+        run = again
+    IMPORTS.claim(run.pk, now=now)
+    Import.objects.filter(pk=run.pk).update(heartbeat_at=now - timedelta(minutes=5), worker="elsewhere:1:2")
+    assert IMPORTS.close_lost(now) == []
+    run.refresh_from_db()
+    assert "5 times in a row" in run.error
+    assert asking.successor(run) is None
+
+
+def test_what_is_coming_in_is_counted_and_named_where_room_is_short(carrier, store, now, settings):
+    path = carrier.bundle(padding=50_000)
+    run = ask(path, now, Wishes(allow_unsigned=True))
+    assert perform.perform(run.pk, store=store, heart=False)
+    upload = staging.begin(path.name, path.stat().st_size, by="otto", now=now)
+    with path.open("rb") as file:
+        staging.append(upload, 0, file.read, 4000, now=lambda: now)
+    held = {holder.what: holder.size_bytes for holder in retention.space(now, store).holders}
+    assert held == {
+        "Uploaded bundles, on the page Import": 4000,
+        "Bundles that wait for a decision, on the page Import": sum(size for _, size in store.digests()),
+    }
+    assert retention.space(now, store).used == sum(held.values())
+    settings.AIRGAP_RESERVE_MB = 10**9
+    with pytest.raises(retention.NoRoomError, match=r"held by Bundles that wait for a decision, on the page Import: "):
+        retention.require_room(1, store=store)
+
+
+def test_prune_by_command_gives_up_what_nobody_decided_in_time(carrier, store, now, capsys):
+    run = ask(carrier.bundle(), now, Wishes(allow_unsigned=True))
+    perform.perform(run.pk, store=store, heart=False)
+    Import.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    call_command("prune")
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+    assert "Removed 1 overdue import; " in capsys.readouterr().out
+    nothing_happened(store, now)
+
+
+def in_volumes(paths, now):
+    return request_import(at_paths(paths), origin="directory", by="otto", now=now, wishes=UNSIGNED)
+
+
+def test_a_medium_that_is_taken_out_between_two_volumes_is_asked_for(carrier, store, now):
+    paths = volumes_of(carrier.bundle(padding=50_000), 3)
+    run = in_volumes(paths, now)
+    paths[2].unlink()
+    perform.perform(run.pk, store=store, heart=False)
+    run.refresh_from_db()
+    assert run.error.startswith(f"{paths[2].name} cannot be read: No such file or directory.")
+    assert run.error.endswith("Put the medium it lies on back in, then try again.")
+    nothing_happened(store, now)
+
+
+def test_volumes_with_names_in_capitals_are_imported(carrier, store, now):
+    paths = [path.rename(path.with_name(path.name.upper())) for path in volumes_of(carrier.bundle(), 2)]
+    run = in_volumes(paths, now)
+    assert perform.perform(run.pk, store=store, heart=False)
+    run.refresh_from_db()
+    assert run.state == "succeeded"

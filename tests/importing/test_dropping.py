@@ -93,9 +93,14 @@ def test_a_refused_bundle_gets_its_result_too(carrier, look, store):
     look()
     (run,) = look(10)
     perform(run.pk, store=store, heart=False)
+    before = os.umask(0o077)
     look(20)
-    text = (carrier.folder / f"{path.name}.result.txt").read_text()
+    os.umask(before)
+    result = carrier.folder / f"{path.name}.result.txt"
+    assert result.stat().st_mode & 0o777 == 0o644
+    text = result.read_text()
     assert "PROBLEM" in text
+    assert "nothing of it is done:\n" in text
     assert "not signed by a trusted key" in text
     assert "Nothing was switched." in text
 

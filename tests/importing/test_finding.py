@@ -27,6 +27,18 @@ def test_volumes_are_known_by_their_number_whatever_they_are_called(files, stem)
     assert found.name == stem
 
 
+def test_names_in_capitals_are_taken_as_old_media_make_them(files):
+    found = finding.at_paths(files("AIRGAP-X.TAR.002OF002", "AIRGAP-X.TAR.001OF002", "AIRGAP-X.TAR.SHA256"))
+    assert [part.name for part in found.parts] == ["AIRGAP-X.TAR.001OF002", "AIRGAP-X.TAR.002OF002"]
+    (path,) = files("AIRGAP-Y.TAR")
+    assert [each.name for each in finding.in_directory(path.parent)] == ["AIRGAP-Y.TAR", "AIRGAP-X.TAR"]
+
+
+def test_a_file_that_is_named_twice_is_read_once(files):
+    paths = files("m.tar.001of002", "m.tar.002of002")
+    assert len(finding.at_paths([*paths, paths[0]]).parts) == 2
+
+
 def test_what_is_written_beside_volumes_may_be_named_with_them(files):
     found = finding.at_paths(files("m.tar.001of002", "m.tar.002of002", "m.tar.sha256", "m.tar.join.txt"))
     assert len(found.parts) == 2

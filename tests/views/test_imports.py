@@ -1,12 +1,15 @@
 """The page Import: what it says, who may do what, and the way from an upload to a switch."""
 
+from datetime import timedelta
+
 import pytest
 from django.test import Client
 from django.urls import reverse
 
 from mirrors import tasks
 from mirrors.importing import staging
-from mirrors.importing.asking import Wishes
+from mirrors.importing.asking import IMPORTS, Wishes, request_import
+from mirrors.importing.finding import at_paths
 from mirrors.importing.perform import perform
 from mirrors.models import AuditEntry, Import, Mirror, Upload
 from tests.carrying import single_files_of, volumes_of
@@ -128,6 +131,18 @@ def test_older_ones_are_switched_only_with_their_own_button(as_operator, carrier
     assert b"Switch to older ones too" in as_operator.get(f"/import/{run.pk}/").content
     as_operator.post(reverse("mirrors:import-switch", args=[run.pk]), {"older": "1"})
     assert Mirror.objects.get().current_id != first
+
+
+def test_an_older_bundle_that_was_here_already_is_called_older(as_operator, carrier, take):
+    older, newer = carrier.bundle({"trivy-db": 30}), carrier.bundle({"trivy-db": 5})
+    for path in (older, newer):
+        take(path)
+    run = take(older)
+    text = as_operator.get(f"/import/{run.pk}/").text
+    assert run.state == "unchanged"
+    assert f"Bundle {run.bundle} is older than what is served." in text
+    assert "a snapshot of it is kept already, not switched, unless you say so." in text
+    assert "older than what is served: kept, not switched." in as_operator.get("/import/").text
 
 
 def test_uploaded_volumes_become_one_import_in_their_order(as_operator, operator, carrier, store, now):
@@ -298,9 +313,28 @@ def test_single_files_are_imported_as_the_set_they_were_sent_as(as_operator, ope
     perform(run.pk, store=store, heart=False)
     assert Mirror.objects.get().current is not None
     assert not Upload.objects.exists()
+    report = as_operator.get(reverse("mirrors:import-detail", args=[run.pk])).content.decode()
+    assert f"in {len(most) + 1} files" in report and "volume" not in report
 
 
 def test_a_set_without_its_list_says_what_is_missing(as_operator, operator, store, now):
     upload = staging.begin("airgap-files-abcd/README.txt", 1, by=operator.username, now=now)
     staging.append(upload, 0, lambda count: b"x", 1, now=lambda: now)
     assert "bundle.json or SHA256SUMS is missing" in as_operator.get(PAGE).content.decode()
+
+
+def test_a_lost_import_leads_to_the_one_in_its_place(as_operator, carrier, store, now):
+    run = request_import(at_paths([carrier.bundle()]), origin="directory", by="otto", now=now)
+    IMPORTS.claim(run.pk, now=now)
+    Import.objects.update(heartbeat_at=now - timedelta(minutes=5), worker="elsewhere:1:2")
+    (again,) = IMPORTS.close_lost(now)
+    content = as_operator.get(f"/import/{run.pk}/").content.decode()
+    assert f'href="/import/{again.pk}/"' in content
+    assert "Verify again" not in content
+    assert "<dt>came</dt><dd>from a directory, by otto" in content
+
+
+def test_a_stopped_import_of_what_lies_in_a_folder_can_be_begun_again(as_operator, carrier, store, now):
+    run = request_import(at_paths([carrier.bundle()]), origin="drop", by="", now=now)
+    as_operator.post(f"/import/{run.pk}/stop")
+    assert b"Verify again" in as_operator.get(f"/import/{run.pk}/").content

@@ -171,6 +171,26 @@ def test_a_file_that_is_being_imported_takes_no_more(as_operator, now):
     assert as_operator.delete(url, **TUS).status_code == 409
 
 
+def test_a_file_that_is_being_imported_is_not_gone_on_with(as_operator, now):
+    """Dropped again it is a new upload, for a new import."""
+    url = begin(as_operator)["Location"]
+    Upload.objects.update(run=Import.objects.create(origin="upload", name="x", queued_at=now))
+    assert as_operator.head(url, **TUS).status_code == 404
+
+
+def test_a_second_upload_of_a_file_takes_the_place_of_the_first(as_operator):
+    """As after a reload in another browser: not more is staged than the bundle has."""
+    first = begin(as_operator)["Location"]
+    send(as_operator, first, b"0123456789", 0)
+    second = begin(as_operator)["Location"]
+    send(as_operator, second, b"01234", 0)
+    assert Upload.objects.count() == 2, "the first is whole, and the second not yet"
+    send(as_operator, second, b"56789", 5)
+    upload = Upload.objects.get()
+    assert second.endswith(upload.pk)
+    assert [path.name for path in staging.folder().iterdir()] == [upload.pk]
+
+
 def test_nobody_else_goes_on_with_it(as_operator, administrator):
     url = begin(as_operator)["Location"]
     other = Client()
