@@ -16,6 +16,7 @@ from django.core.management.base import CommandError
 from mirrors import exporting
 from mirrors.models import AuditEntry, Bundle, Snapshot, SyncRun
 from tests.kept import keep_build, keep_vex
+from tests.unpacking import unpack as unpack_tar
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -41,6 +42,20 @@ def run(command, *arguments):
     return status, out.getvalue(), err.getvalue()
 
 
+def test_a_device_or_a_pipe_is_not_replaced_and_a_link_stays_one(held, tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link.tar"
+    os.mkfifo(pipe)
+    status, out, err = run("export_bundle", "--output", str(pipe), "--json")
+    assert (status, json.loads(out)) == (2, [])
+    assert "is a device or a pipe" in err
+    assert pipe.is_fifo()
+    assert not Bundle.objects.exists()
+    link.symlink_to(tmp_path / "real.tar")
+    assert run("export_bundle", "--output", str(link))[0] == 0
+    assert link.is_symlink()
+    assert tarfile.is_tarfile(tmp_path / "real.tar")
+
+
 def test_it_writes_everything_into_one_file(held, tmp_path):
     target = tmp_path / "out.tar"
     status, out, err = run("export_bundle", "--output", str(target))
@@ -51,7 +66,7 @@ def test_it_writes_everything_into_one_file(held, tmp_path):
     assert "with trivy-db and vexhub" in out
     assert set(os.listdir(tmp_path)) == {"data", "out.tar"}
     with tarfile.open(target) as tar:
-        tar.extractall(tmp_path, filter="data")
+        unpack_tar(tar, tmp_path)
     done = subprocess.run(
         ["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / bundle.filename.removesuffix(".tar")
     )
@@ -88,6 +103,14 @@ def test_it_writes_into_a_folder_under_the_bundles_own_name(held, tmp_path):
     folder.mkdir()
     assert run("export_bundle", "--output", str(folder))[0] == 0
     assert os.listdir(folder) == [Bundle.objects.get().filename]
+
+
+def test_a_folder_that_is_not_there_is_not_taken_for_a_file(held, tmp_path):
+    """A medium that was not mounted: the bundle would lie beside its mount point, under the mount point's name."""
+    status, _, err = run("export_bundle", "--output", f"{tmp_path}/stick/")
+    assert status == 1
+    assert "is a medium not mounted?" in err
+    assert not (tmp_path / "stick").exists()
 
 
 def test_it_writes_to_standard_output(held, capsysbinary):

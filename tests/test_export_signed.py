@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from mirrors import keys
-from mirrors.models import AuditEntry, Bundle
+from mirrors.models import AuditEntry, Bundle, SigningKey
 from mirrors.signing import Key, PublicKey
 from tests.kept import keep_build
 from tests.signing.conftest import openssh
@@ -78,7 +78,23 @@ def test_a_command_that_does_not_sign_is_told(held, outside, tmp_path, command, 
 
 
 def test_it_is_written_unsigned_when_that_is_asked_for(held, outside, tmp_path):
-    status, out, _ = run("export_bundle", "--output", str(tmp_path / "o.tar"), "--unsigned", "--json")
+    status, out, err = run("export_bundle", "--output", str(tmp_path / "o.tar"), "--unsigned", "--json")
+    assert "refused over there unless an administrator allows" in err
     assert status == 0 and json.loads(out)[0]["signed_by"] is None
     assert "SHA256SUMS.sig" not in inside(tmp_path / "o.tar")
     assert AuditEntry.objects.filter(action="bundle left unsigned").exists()
+
+
+@pytest.mark.parametrize("option", [("--unsigned",), ("--sign-with", "cat")])
+def test_an_instance_that_signs_by_itself_does_not_pass_over_what_was_asked(held, tmp_path, option):
+    status, out, err = run("export_bundle", "--output", str(tmp_path / "o.tar"), *option)
+    assert (status, out) == (2, "")
+    assert f"{option[0]} is for a key that is kept outside" in err
+    assert not (tmp_path / "o.tar").exists() and not Bundle.objects.exists() and not SigningKey.objects.exists()
+
+
+def test_a_cache_archive_is_unsigned_and_takes_no_signature(held, tmp_path):
+    status, _, err = run("export_bundle", "--profile", "cache", "--output", str(tmp_path / "o.tgz"), "--unsigned")
+    assert status == 0, err
+    status, _, err = run("export_bundle", "--profile", "cache", "--output", str(tmp_path / "p"), "--sign-with", "cat")
+    assert status == 2 and "no place for a signature" in err

@@ -18,6 +18,7 @@ from mirrors.exporting import ExportError
 from mirrors.models import AuditEntry, Bundle, BundleBlob, Source
 from mirrors.stopping import StopSignal
 from tests.kept import keep_build, keep_vex
+from tests.unpacking import unpack as unpack_tar
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -46,7 +47,7 @@ def sent(bundle, store):
 
 def unpack(data, folder):
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(folder, filter="data")
+        unpack_tar(tar, folder)
 
 
 def test_a_bundle_is_whole_and_checks_itself(everything, store, now, tmp_path):

@@ -148,6 +148,14 @@ def test_any_fault_is_status_3_in_a_sentence(freshness, monkeypatch, fault):
     assert "Could not tell" in err
 
 
+def test_a_database_on_a_full_disk_is_said_to_want_room(freshness, monkeypatch):
+    def broken():
+        raise DatabaseError("disk I/O error")
+
+    monkeypatch.setattr(clock, "trusted_now", broken)
+    assert "whether there is room left" in freshness()[2]
+
+
 def test_without_any_mirror_nothing_is_fresh(freshness, db):
     status, out, err = freshness("--json")
     assert (status, json.loads(out)) == (3, [])

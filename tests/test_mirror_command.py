@@ -239,6 +239,22 @@ def test_one_failing_source_is_status_1(manage, fake):
     assert "127.0.0.1:1  (did not answer)" in out
 
 
+def test_the_isolated_side_is_told_where_its_mirrors_come_from(manage, settings):
+    Mirror.objects.all().delete()
+    assert manage("mirror", "list")[2].strip().endswith("Add one: manage.py mirror add NAME --kind KIND --source REF.")
+    settings.AIRGAP_SIDE = "isolated"
+    status, _, err = manage("mirror", "list")
+    assert (status, err.strip()) == (0, "There is no mirror. They come with the bundles: manage.py import_bundle FILE.")
+
+
+def test_the_isolated_side_lists_what_comes_with_bundles(manage, make_mirror, settings):
+    make_mirror("trivy-db", schedule="manual")
+    assert "by hand only" in manage("mirror", "list")[1]
+    settings.AIRGAP_SIDE = "isolated"
+    listed = manage("mirror", "list")[1]
+    assert "trivy-db  (trivy-db, comes with bundles)" in listed and "by hand only" not in listed
+
+
 def test_the_isolated_side_tests_and_adds_nothing(manage, fake, settings):
     add(manage, "--source", push_db(fake), "--insecure")
     settings.AIRGAP_SIDE = "isolated"

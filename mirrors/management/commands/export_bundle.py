@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from mirrors import bundle_signing, exporting, sites, splitting, transfers, wording
+from mirrors import bundle_signing, exporting, keys, sites, splitting, transfers, wording
 from mirrors.bundle.compose import SUMS
 from mirrors.bundle.volumes import PRESETS, VolumeError, cut, size_named
 from mirrors.bundle_signing import NotTaken
@@ -75,8 +75,13 @@ class Command(PlainCommand):
     ) -> int:
         if output == "-" and json:
             raise Problem("Either the bundle or --json can go to standard output, not both.", WRONG_USAGE)
+        if output.endswith("/") and not Path(output).is_dir():
+            raise Problem(f"There is no folder {output}. Make it first; or is a medium not mounted?")
+        if output != "-":
+            output = a_file(output)
         size = wanted_volume_size(volume_size, output)
         check_site_options(options)
+        check_signing_options(profile, options)
         mirrors_named(names)
         with ended_by_sigterm():
             try:
@@ -133,6 +138,10 @@ class Command(PlainCommand):
         """What a bundle waits for whose key is kept outside."""
         if unsigned:
             bundle_signing.send_unsigned(bundle, by=self.who(), now=timezone.now())
+            self.stderr.write(
+                "Warning: nobody signed this bundle. It is refused over there unless an administrator allows that "
+                "one import."
+            )
         elif sign_with:
             signature = signed_by_command(sign_with, bundle_signing.document(bundle, SUMS) or b"")
             bundle_signing.attach(bundle, signature, by=self.who(), now=timezone.now())
@@ -191,6 +200,18 @@ class Command(PlainCommand):
         return []
 
 
+def a_file(output: str) -> str:
+    """The path, of a link that where it leads, for the file is renamed into its place. A device or a pipe would be gone
+    for everybody then, and is refused.
+    """
+    target = Path(output)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise Problem(
+            f"{output} is a device or a pipe and would be replaced. Name a file, or - for standard output.", WRONG_USAGE
+        )
+    return str(target.resolve()) if target.is_symlink() else output
+
+
 def wanted_volume_size(text: str | None, output: str) -> int:
     """In bytes; 0 for one file."""
     if text is None:
@@ -220,6 +241,22 @@ def check_site_options(options: dict[str, Any]) -> None:
         raise Problem("--missing and --reference are about a site: name it with --site.", WRONG_USAGE)
     if options["assume_carried"] and not options["missing"]:
         raise Problem("--assume-carried goes with --missing.", WRONG_USAGE)
+
+
+def check_signing_options(profile: str, options: dict[str, Any]) -> None:
+    """Both are about a key that is kept outside; what would change nothing is not passed over in silence."""
+    if profile == Bundle.Profile.CACHE:
+        if options["sign_with"]:
+            raise Problem("A cache archive has no place for a signature: leave --sign-with away.", WRONG_USAGE)
+        return
+    if (options["unsigned"] or options["sign_with"]) and not keys.is_outside():
+        asked = "--unsigned" if options["unsigned"] else "--sign-with"
+        raise Problem(
+            f"{asked} is for a key that is kept outside, and this instance signs every bundle by itself. Leave it "
+            "away: a signature is in nobody's way, and without one the other side refuses the bundle. The key can be "
+            "moved under Settings → Keys.",
+            WRONG_USAGE,
+        )
 
 
 def signed_by_command(command: str, sums: bytes) -> bytes:

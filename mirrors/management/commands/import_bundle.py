@@ -10,6 +10,7 @@ from mirrors import wording
 from mirrors.importing.asking import ImportRefused, Wishes, refuse_on_the_connected_side
 from mirrors.importing.finding import FindingError, at_paths
 from mirrors.importing.here import Done, dry_run, import_here
+from mirrors.importing.report import SIGNATURE, Report
 from mirrors.importing.verifying import Allowed
 from mirrors.management.commanding import PlainCommand
 from mirrors.management.commands.export_bundle import Progress
@@ -44,8 +45,14 @@ class Command(PlainCommand):
 
     def run(self, *, paths: list[Path], dry_run: bool, json: bool, **options: Any) -> int:
         stop = StopSignal()
-        with stopped_by_signals(stop, self.who()):
-            done = self.look(paths, stop, options) if dry_run else self.take(paths, stop, options)
+        try:
+            with stopped_by_signals(stop, self.who()):
+                done = self.look(paths, stop, options) if dry_run else self.take(paths, stop, options)
+        except self.expected as refused:
+            if not json:
+                raise
+            self.stderr.write(str(refused))
+            done = Done(Report(), "failed", str(refused))
         if json:
             self.print_json([done.as_json()])
         else:
@@ -93,6 +100,8 @@ class Command(PlainCommand):
         if report.bundle:
             signed = f"signed by {report.signed_by} ({report.fingerprint})" if report.signed_by else report.signature
             say(f"Bundle {report.bundle}, {wording.size_text(report.size)}, {signed or 'signature not checked'}.")
+        if report.snapshots and not done.is_good and done.outcome != Import.WAITING:
+            say("It says of itself, and nothing of it is done:")
         for snapshot in report.snapshots:
             say(f"  {snapshot.mirror}: {snapshot.sentence}")
         for warning in report.warnings:
@@ -105,3 +114,6 @@ class Command(PlainCommand):
             self.stderr.write(f"Nothing was switched: import {done.run} waits for somebody's decision on its page.")
         else:
             self.stderr.write("Nothing was switched.")
+            if report.may_be_allowed:
+                flag = "--allow-unsigned" if report.refusal == SIGNATURE else "--allow-other-site"
+                self.stderr.write(f"To take it all the same, this once: {flag} --reason 'WHY'. The record has it.")

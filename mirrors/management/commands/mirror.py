@@ -3,6 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
@@ -24,6 +25,7 @@ from mirrors.models import Mirror
 from mirrors.registry.errors import Hop
 from mirrors.schedule import Schedule
 from mirrors.secrets import SecretError
+from mirrors.standing import by_courier
 from mirrors.trivy.catalogue import KINDS
 
 OUTSIDE = "--insecure, --ca and logins hold for the sources named in the same call: name them with --source."
@@ -78,15 +80,22 @@ class Command(PlainCommand):
             self.print_json(described(mirror) for mirror in mirrors)
             return 0
         if not mirrors:
-            self.stderr.write("There is no mirror. Add one: manage.py mirror add NAME --kind KIND --source REF.")
+            isolated = settings.AIRGAP_SIDE == "isolated"
+            add = "mirror add NAME --kind KIND --source REF"
+            hint = (
+                "They come with the bundles: manage.py import_bundle FILE" if isolated else f"Add one: manage.py {add}"
+            )
+            self.stderr.write(f"There is no mirror. {hint}.")
         now = timezone.now()
         for mirror in mirrors:
+            sources = list(mirror.sources.all())
             upcoming = f"next {wording.in_text(mirror.next_sync_at, now)}" if mirror.next_sync_at else ""
             state = upcoming if mirror.enabled else "disabled"
-            rhythm = Schedule.parse(mirror.schedule_text).sentence()
+            comes = by_courier(bool(sources))
+            rhythm = "comes with bundles" if comes else Schedule.parse(mirror.schedule_text).sentence()
             what = f"{mirror.kind} {mirror.version}".strip()
             self.stdout.write(f"{mirror.name}  ({what}, {rhythm}{', ' + state if state else ''})")
-            for source in mirror.sources.all():
+            for source in sources:
                 self.stdout.write(f"  {source.reference}{remarks(source.insecure, source.ca_pem, source.login_text)}")
             if mirror.served_repository:
                 self.stdout.write(f"  served as {mirror.served_repository}:{mirror.served_tag}")

@@ -12,6 +12,7 @@ from airgap.kit import archive, wheels
 from airgap.kit.wheels import KitError
 from mirrors import keys, record, wording
 from mirrors.management.commanding import PlainCommand
+from mirrors.management.commands.export_bundle import a_file
 from mirrors.secrets import SecretError
 from mirrors.signing import AgentError
 
@@ -37,7 +38,7 @@ class Command(PlainCommand):
     def run(self, *, output: str | None, python: list[str], arch: list[str], unsigned: bool, **_: Any) -> int:
         now = timezone.now().replace(microsecond=0)
         name = f"airgap-kit-{settings.VERSION}-{now:%Y%m%dT%H%M%SZ}.tar.gz"
-        target = Path(output) if output else settings.BASE_DIR / name
+        target = Path(a_file(output)) if output else settings.BASE_DIR / name
         signed_by = "" if unsigned else keys.current().fingerprint
         with tempfile.TemporaryDirectory(prefix="airgap-kit-") as work:
             sha256 = archive.make(

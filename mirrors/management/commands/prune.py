@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from mirrors import record, retention, wording
 from mirrors.blobs import StoreError
+from mirrors.importing import asking as imports
 from mirrors.management.commanding import PlainCommand
 
 
@@ -19,7 +20,9 @@ class Command(PlainCommand):
 
     def run(self, *, json: bool, **_: Any) -> int:
         now = timezone.now()
+        overdue = imports.expire(now)
         pruned = retention.prune(now)
+        pruned.imports = overdue
         if pruned:
             record.write(self.who(), "pruned", detail=pruned.sentence(), at=now)
         space = retention.space(now)
