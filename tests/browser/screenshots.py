@@ -1,4 +1,4 @@
-"""Takes the README's pictures from a running instance: `make screenshots ARGS="URL PASSWORD [--user NAME] [--to DIR]"`.
+"""Takes the README's pictures from a running instance: `make screenshots ARGS="URL PASSWORD [--isolated] [--to DIR]"`.
 
 Every page in light and dark, on a desk (1400 px) and on a phone (390 px), with Debian's Chromium. Needs what
 tests/requirements.txt installs.
@@ -24,6 +24,13 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("sites", "/sites/", ()),
     ("settings", "/settings/", ()),
 )
+# The same of an isolated instance that has imported something.
+ISOLATED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("isolated-dashboard", "/", ()),
+    ("imports", "/import/", ()),
+    ("import", "/import/", ("table a[href^='/import/']",)),
+    ("isolated-history", "/history/", ()),
+)
 
 
 def main() -> None:
@@ -35,7 +42,7 @@ def main() -> None:
             session = sign_in(browser, options.url, options.user, options.password)
             for scheme in SCHEMES:
                 for width in WIDTHS:
-                    take_all(browser, options.url, session, scheme, width, options.to)
+                    take_all(browser, options, session, scheme, width)
         finally:
             browser.close()
 
@@ -46,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("password")
     parser.add_argument("--user", default="admin")
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parents[2] / "docs" / "images")
+    parser.add_argument("--isolated", action="store_true", help="of an isolated instance, other pages")
     parser.add_argument("--chromium", default=CHROMIUM)
     options = parser.parse_args()
     options.url = options.url.rstrip("/")
@@ -68,7 +76,9 @@ def sign_in(browser: Browser, url: str, user: str, password: str) -> dict[str, o
     return state
 
 
-def take_all(browser: Browser, url: str, session: dict[str, object], scheme: str, width: int, folder: Path) -> None:
+def take_all(
+    browser: Browser, options: argparse.Namespace, session: dict[str, object], scheme: str, width: int
+) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -76,9 +86,9 @@ def take_all(browser: Browser, url: str, session: dict[str, object], scheme: str
         reduced_motion="reduce",
     )
     page = context.new_page()
-    for name, path, links in PAGES:
-        if go(page, url + path, links):
-            page.screenshot(path=folder / f"{name}-{scheme}-{width}.png", full_page=True)
+    for name, path, links in ISOLATED if options.isolated else PAGES:
+        if go(page, options.url + path, links):
+            page.screenshot(path=options.to / f"{name}-{scheme}-{width}.png", full_page=True)
         else:
             sys.stderr.write(f"{name} has nothing to show yet; no picture was taken.\n")
     context.close()

@@ -45,6 +45,7 @@ def test_somebody_signs_in_and_sees_how_things_stand(open_page, operator, databa
     expect(page.get_by_role("img", name="5 hours old; rebuilt every 6 hours")).to_be_visible()
 
 
+@pytest.mark.long
 def test_a_sync_is_watched_in_its_row_and_nothing_jumps(open_page, operator, databases):
     page = open_page(operator)
     page.goto("/")
@@ -79,6 +80,7 @@ def test_stop_stops(open_page, operator, databases):
     assert page.evaluate(STAYED)
 
 
+@pytest.mark.long
 def test_a_run_of_the_schedule_appears_by_itself(open_page, operator, databases):
     page = open_page(operator)
     page.goto("/")
@@ -88,6 +90,7 @@ def test_a_run_of_the_schedule_appears_by_itself(open_page, operator, databases)
     expect(page.locator("#row-trivy-java-db")).to_contain_text("waiting for a worker")
 
 
+@pytest.mark.long
 def test_everything_works_without_javascript(open_page, operator, databases):
     page = open_page(operator, java_script_enabled=False)
     page.goto("/")
@@ -97,6 +100,7 @@ def test_everything_works_without_javascript(open_page, operator, databases):
     expect(page.get_by_role("status").first).to_contain_text("is stopped")
 
 
+@pytest.mark.long
 def test_one_click_and_the_file_comes(open_page, operator, databases, tmp_path):
     page = open_page(operator)
     page.goto("/")
@@ -109,6 +113,7 @@ def test_one_click_and_the_file_comes(open_page, operator, databases, tmp_path):
     assert names[:2] == ["bundle.json", "SHA256SUMS"]
 
 
+@pytest.mark.long
 def test_a_session_that_ended_shows_the_login_and_not_inside_a_row(open_page, operator, databases):
     page = open_page(operator)
     page.goto("/")
@@ -118,6 +123,7 @@ def test_a_session_that_ended_shows_the_login_and_not_inside_a_row(open_page, op
     expect(page.locator("#row-trivy-db")).to_have_count(0)
 
 
+@pytest.mark.long
 def test_a_server_that_is_away_is_told_and_forgotten(open_page, operator, databases):
     page = open_page(operator)
     page.goto("/")
@@ -130,6 +136,7 @@ def test_a_server_that_is_away_is_told_and_forgotten(open_page, operator, databa
     open_page.complaints.clear()
 
 
+@pytest.mark.long
 def test_what_was_unfolded_stays_unfolded(open_page, operator, databases):
     page = open_page(operator)
     page.goto(reverse("mirrors:mirror-detail", args=["trivy-db"]))
@@ -141,6 +148,7 @@ def test_what_was_unfolded_stays_unfolded(open_page, operator, databases):
     expect(page.get_by_role("columnheader", name="Age when replaced")).to_be_visible()
 
 
+@pytest.mark.long
 def test_the_keyboard_is_enough(open_page, operator, databases, make_mirror):
     for number in range(12):
         make_mirror(f"image-{number}", "oci")
@@ -162,6 +170,7 @@ def test_the_keyboard_is_enough(open_page, operator, databases, make_mirror):
     expect(page.get_by_role("heading", level=1)).to_have_text("The sync of the Vulnerability DB failed.")
 
 
+@pytest.mark.long
 def test_nothing_scrolls_sideways_on_a_phone(open_page, operator, databases):
     long = "registry.example.com:5000/" + "a-very-long-name/" * 8 + "trivy-db:2"
     databases[0].sources.update(reference=long, error="It answered " + "x" * 200)
