@@ -338,7 +338,7 @@ def bundle_detail(request: PageRequest, pk: str) -> HttpResponse:
         "key": bundle_signing.key_of(bundle),
         "folder": bundle.filename.removesuffix(".tar"),
         "download_url": base + reverse("mirrors:bundle-download", args=[bundle.pk]),
-        **parts_context(bundle, base),
+        **parts_context(bundle, base, request.GET),
     }
     alone = "bundles/_parts.html" if request.htmx.target == "parts" else "bundles/_head.html"
     return render(request, alone if request.htmx else "bundles/detail.html", context)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -30,6 +31,7 @@ PRESET_LABELS = {
     "fat32": "FAT32, 4 GiB − 1",
 }
 CUSTOM, ONE = "custom", "one"
+PARTS_A_PAGE = 50
 OCTETS = "application/octet-stream"
 
 
@@ -61,13 +63,15 @@ def _wanted_size(request: PageRequest) -> int:
     return int(text) * MIB
 
 
-def parts_context(bundle: Bundle, base: str) -> dict[str, object]:
-    """What a bundle's page says about its parts. Expects `parts` prefetched."""
+def parts_context(bundle: Bundle, base: str, asked: QueryDict) -> dict[str, object]:
+    """What a bundle's page says about its parts. Expects `parts` prefetched; `asked` says which pages of them."""
     volumes, single_files = splitting.volumes_shown(bundle), splitting.files_shown(bundle)
     url = reverse("mirrors:volume-download", args=[bundle.pk, 1])
     return {
         "volumes": volumes,
         "single_files": single_files,
+        "volumes_page": Paginator(volumes, PARTS_A_PAGE).get_page(asked.get("volumes")),
+        "files_page": Paginator(single_files, PARTS_A_PAGE).get_page(asked.get("files")),
         "volumes_taken": sum(part.taken for part in volumes),
         "files_taken": sum(part.taken for part in single_files),
         "summing": bundle.is_ready and not all(part.sha256 for part in volumes),

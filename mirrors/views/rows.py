@@ -341,7 +341,8 @@ def _ruler(standing: Standing, now: datetime) -> SafeString:
 
 def _note(standing: Standing, current: Snapshot, now: datetime) -> str:
     """Under the ruler of what is judged by confirmation: whether upstream still has it, and its content's own date."""
-    words = "is what upstream has" if standing.verdict.is_fresh else "was what upstream had when last confirmed"
+    now_known = standing.verdict.is_fresh and not standing.by_courier  # whoever has no way there cannot know
+    words = "is what upstream has" if now_known else "was what upstream had when last confirmed"
     date = current.updated_at or current.published_at
     if current.version:
         return f"{words}: version {current.version}" + (f" of {wording.short_utc(date, now)}" if date else "")

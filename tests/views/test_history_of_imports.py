@@ -1,8 +1,12 @@
 """Imports in the history, among syncs: what each filter lets through, pages through both tables, bounded queries."""
 
+import csv
+import io
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -87,3 +91,32 @@ def test_the_number_of_queries_does_not_grow(as_viewer, make_import, mirror, dja
         make_import(of=mirror)
     with django_assert_max_num_queries(10):
         assert len(listed(as_viewer.get(URL))) == 12
+
+
+def csv_of(client):
+    answer = client.get(reverse("mirrors:history-csv"), {"kind": "import", "outcome": "all"})
+    return list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))
+
+
+def test_the_csv_says_which_mirrors_an_import_brought(as_viewer, make_import, mirror, make_mirror):
+    java = make_mirror("trivy-java-db")
+    run, refused = make_import(of=mirror), make_import("failed")
+    for outcome, name in (("older", java.name), ("left", "not ours")):
+        ImportedSnapshot.objects.create(
+            run=run, mirror=java, mirror_name=name, label=name, kind="trivy-java-db", outcome=outcome
+        )
+    rows = {int(row["run"]): row["mirror"] for row in csv_of(as_viewer)}
+    assert rows == {run.pk: "trivy-db trivy-java-db", refused.pk: ""}
+
+
+def test_the_csv_asks_no_more_for_more_imports(as_viewer, make_import, mirror):
+    def queries():
+        with CaptureQueriesContext(connection) as asked:
+            csv_of(as_viewer)
+        return len(asked)
+
+    make_import(of=mirror)
+    one = queries()
+    for _ in range(9):
+        make_import(of=mirror)
+    assert queries() == one

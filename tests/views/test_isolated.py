@@ -10,7 +10,7 @@ from django.utils import timezone
 from mirrors import clock, scrubbing
 from mirrors.importing import asking
 from mirrors.importing.asking import Wishes
-from mirrors.models import Import, Mirror
+from mirrors.models import Import, Mirror, Snapshot
 from mirrors.standing import standings
 from mirrors.views.mirror import _points
 from tests.kept import keep_build
@@ -132,6 +132,15 @@ def test_the_dashboard_says_with_which_bundle_it_came(as_operator, isolated, car
         assert absent not in page
 
 
+def test_nobody_over_there_claims_to_know_what_upstream_has(as_operator, isolated, carrier, take):
+    take(carrier.bundle({"trivy-checks": 30}))
+    Snapshot.objects.update(confirmed_at=timezone.now() - timedelta(days=2))
+    page = as_operator.get("/").text
+    assert "is fresh" in page
+    assert "was what upstream had when last confirmed" in page
+    assert "is what upstream has" not in page
+
+
 def test_the_database_page_says_where_it_came_from(as_operator, isolated, carrier, take, mark_as_just_now):
     run = mark_as_just_now(take(carrier.bundle({"trivy-db": 5})))
     page = as_operator.get("/databases/trivy-db/").text
@@ -244,7 +253,9 @@ def test_history_as_csv_holds_imports(as_viewer, isolated, carrier, take):
     run = take(carrier.bundle())
     lines = as_viewer.get("/history.csv").getvalue().decode().splitlines()
     assert (
-        f"{run.pk},,succeeded,directory,otto," in lines[1] and f",{run.bundle}," in lines[1] and ",import," in lines[1]
+        f"{run.pk},trivy-db,succeeded,directory,otto," in lines[1]
+        and f",{run.bundle}," in lines[1]
+        and ",import," in lines[1]
     )
 
 

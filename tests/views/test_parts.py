@@ -439,6 +439,24 @@ def test_only_the_parts_are_polled_while_they_are_summed(as_operator, volumes, s
     assert 'hx-get="' not in text
 
 
+def test_many_volumes_come_in_pages(as_operator, volumes, monkeypatch):
+    monkeypatch.setattr("mirrors.views.parts.PARTS_A_PAGE", 2)
+    first, second = (as_operator.get(page(volumes), {"volumes": number}).text for number in (1, 2))
+    assert volume(volumes, 2) in first and volume(volumes, 3) not in first
+    assert volume(volumes, 3) in second and volume(volumes, 2) not in second
+    assert '<a href="?volumes=2#parts" rel="next">Next</a>' in first and "In 3 volumes" in second
+    # What asks again while the sums are computed stays on the page.
+    assert f'hx-get="{page(volumes)}?volumes=2"' in second
+    assert "Page 1 of 2" in as_operator.get(page(volumes), {"volumes": "x"}).text
+
+
+def test_many_single_files_come_in_pages(as_operator, files, monkeypatch):
+    monkeypatch.setattr("mirrors.views.parts.PARTS_A_PAGE", 2)
+    text = as_operator.get(page(files), {"files": 2}).text
+    assert file(files, "bundle.json") not in text and "Page 2 of" in text
+    assert file(files, "bundle.json") in as_operator.get(page(files)).text
+
+
 def test_the_number_of_queries_does_not_grow_with_volumes(as_operator, bundle):
     counts = []
     for size in (MIB * 2, MIB + MIB // 8):
