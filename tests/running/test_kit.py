@@ -16,6 +16,7 @@ import pytest
 from airgap.kit import archive, sbom, wheels
 from airgap.kit.wheels import KitError, read_lock
 from mirrors.signing import KIT
+from tests.unpacking import unpack as unpack_tar
 
 BASE = Path(__file__).resolve().parent.parent.parent
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -156,7 +157,7 @@ def test_a_kit_makes_the_same_kit_again(tmp_path):
     first = tmp_path / "first.tar.gz"
     make(checkout(tmp_path / "checkout"), first)
     with tarfile.open(first) as kit:
-        kit.extractall(tmp_path / "there", filter="data")
+        unpack_tar(kit, tmp_path / "there")
     second = tmp_path / "second.tar.gz"
     make(tmp_path / "there" / "airgap-0.1.0", second)
     assert first.read_bytes() == second.read_bytes()
@@ -166,7 +167,7 @@ def test_a_kit_whose_files_were_changed_makes_no_other(tmp_path):
     first = tmp_path / "first.tar.gz"
     make(checkout(tmp_path / "checkout"), first)
     with tarfile.open(first) as kit:
-        kit.extractall(tmp_path / "there", filter="data")
+        unpack_tar(kit, tmp_path / "there")
     (tmp_path / "there" / "airgap-0.1.0" / "manage.py").write_text("import evil\n")
     with pytest.raises(KitError, match=r"manage\.py is missing or differs"):
         make(tmp_path / "there" / "airgap-0.1.0", tmp_path / "second.tar.gz")
@@ -213,7 +214,7 @@ def test_a_machine_without_any_package_index_starts_from_it(tmp_path):
     assert made.returncode == 0, made.stderr
     there = tmp_path / "there"
     with tarfile.open(kit) as packed:
-        packed.extractall(there, filter="data")
+        unpack_tar(packed, there)
     folder = next(there.iterdir())
     isolated = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "AIRGAP_SIDE": "isolated"}
     (tmp_path / "home").mkdir()
@@ -228,3 +229,22 @@ def test_a_machine_without_any_package_index_starts_from_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[done.stdout.index("[") :]) == []
     assert (folder / "data" / "airgap.sqlite3").exists(), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("status", "called"),
+    [
+        (0, ["migrate --check", "offline_kit --output kit"]),
+        (1, ["migrate --check", "up --prepare", "offline_kit --output kit"]),
+    ],
+)
+def test_make_prepares_only_what_no_running_program_has_prepared(tmp_path, status, called):
+    """`up --prepare` refuses beside a running program, and a kit is made on the side that runs."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nshift\necho "$*" >> called\n[ "$1" != migrate ] || exit {status}\n')
+    program.chmod(0o755)
+    makefile = Path(__file__).parents[2] / "Makefile"
+    command = ["make", "-f", str(makefile), "-o", "setup", "offline-kit", f"PY={program}", "ARGS=--output kit"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "called").read_text().splitlines() == called
