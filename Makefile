@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # Tests choose their own settings; what the caller's shell has set for an instance is not theirs.
 CLEAN := env -u DATABASE_URL -u REDIS_URL -u AIRGAP_DATA_DIR -u AIRGAP_BIND -u AIRGAP_BASE_URL -u AIRGAP_SIDE -u AIRGAP_SCHEDULE \
-	-u AIRGAP_SECRET_KEY -u AIRGAP_ADMIN_PASSWORD -u AIRGAP_TEST_SERVERS -u DJANGO_SETTINGS_MODULE
+	-u AIRGAP_SECRET_KEY -u AIRGAP_ADMIN_PASSWORD -u AIRGAP_TEST_SERVERS -u DJANGO_SETTINGS_MODULE -u PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests up demo test test-servers lint format types check bench screenshots lock offline-kit install-service uninstall-service
@@ -32,7 +32,7 @@ demo: setup  ## the same with an upstream of its own, data in data-demo/: needs 
 	@exec $(PY) manage.py up --demo $(ARGS)
 
 test: setup-tests  ## the suite (ARGS='-k freshness' and the like go to pytest)
-	@$(CLEAN) $(PY) -m pytest -n 2 $(ARGS)
+	@$(CLEAN) $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-servers: setup-tests  ## the suite on PostgreSQL and a stand-alone redis-server with two workers
 	@$(CLEAN) $(PY) tests/servers/run.py $(ARGS)
@@ -64,7 +64,8 @@ lock: setup-tests  ## requirements.lock and tests/requirements.lock from the req
 			$$folder/requirements.txt -o $$folder/requirements.lock || exit 1; done
 
 offline-kit: setup  ## one signed archive for a machine without a package index (ARGS="--python 3.12 --arch x86_64")
-	@$(PY) manage.py up --prepare && $(PY) manage.py offline_kit $(ARGS)
+	@$(PY) manage.py migrate --check >/dev/null 2>&1 || $(PY) manage.py up --prepare
+	@$(PY) manage.py offline_kit $(ARGS)
 
 install-service: setup  ## systemd units for this checkout (system-wide as root, else for this user)
 	@$(PY) -m airgap.running.service install $(if $(SERVICE_USER),--user "$(SERVICE_USER)")

@@ -1,5 +1,6 @@
 """Fixtures every test may use."""
 
+import gc
 import importlib
 import os
 import sys
@@ -16,6 +17,22 @@ from mirrors.importing.perform import perform
 from mirrors.models import Import, Mirror, Role, Source, User
 from mirrors.trivy.catalogue import DEFAULT_MIRRORS, KINDS
 from tests.carrying import UNSIGNED, Carrier
+
+
+def pytest_configure() -> None:
+    """A quick run does not wait for the disk: no test pulls the plug, and what is synced when is told by calls. `make
+    test-servers` waits, and so does every process that a test starts."""
+    if os.environ.get("AIRGAP_TEST_SERVERS") != "1":
+        os.fsync = lambda descriptor: None
+        # OpenSSL reads the bundle of all public authorities for each client that is made, which is most of making one;
+        # those it finds by name in its folder are there all the same.
+        os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are no garbage: the collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,6 +76,12 @@ def nobody_was_here_before():
     """What a process remembers of readers for some seconds is nothing for the next test."""
     reading.forget(uses=True)
     refusals.forget()
+
+
+@pytest.fixture
+def tidy() -> None:
+    """For what recurses until Python refuses: no finalizer of an earlier test's leavings runs into that limit."""
+    gc.collect()
 
 
 @pytest.fixture

@@ -147,6 +147,8 @@ def new_session(connection: Connection, *, stop: StopSignal | None = None) -> Se
 def _context(connection: Connection, wire: Wire) -> WatchedSSLContext:
     context = WatchedSSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.wire = wire
+    # Python says so by itself, but not as Debian builds it.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if connection.insecure:
         context.check_hostname = False

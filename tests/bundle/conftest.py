@@ -1,5 +1,7 @@
 import io
+import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from mirrors.blobs import BlobStore
 from mirrors.bundle import BundledSnapshot, Composition, Recipe, Signer, compose
 from mirrors.bundle.contents import Crossing
 from tests.bundle import samples
+from tests.unpacking import unpack as unpack_tar
 
 
 class Maker:
@@ -43,10 +46,29 @@ class Maker:
         composition = self.composition(snapshots, **how)
         target = self.root / "carried over"
         with tarfile.open(fileobj=io.BytesIO(b"".join(composition.read()))) as archive:
-            archive.extractall(target, filter="data")
+            unpack_tar(archive, target)
         return target / composition.recipe.folder
 
 
 @pytest.fixture
 def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _unpacked_once(tmp_path_factory) -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def copied(tmp_path_factory, tmp_path: Path, _unpacked_once: dict[str, Path]) -> Callable[..., Path]:
+    """copied("six", lambda maker: maker.unpacked(…)) -> an unpacked bundle of this test's own, composed by the first
+    test that asks for one of that name."""
+
+    def copy(name: str, unpack: Callable[[Maker], Path]) -> Path:
+        if name not in _unpacked_once:
+            _unpacked_once[name] = unpack(Maker(tmp_path_factory.mktemp("unpacked")))
+        source = _unpacked_once[name]
+        return shutil.copytree(source, tmp_path / source.parent.name / source.name)
+
+    return copy

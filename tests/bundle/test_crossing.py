@@ -4,11 +4,9 @@ import json
 import shutil
 from dataclasses import replace
 
-import pytest
-
 from mirrors.bundle.contents import Assumed, Crossing
 from tests.bundle import samples
-from tests.bundle.test_install import SHELLS, run
+from tests.bundle.test_install import EACH_SHELL, run
 
 SECRET = "00112233445566778899aabbccddeeff"
 
@@ -69,7 +67,7 @@ def test_the_cover_sheet_says_for_whom_and_what_is_left_out(maker) -> None:
     assert SECRET not in sheet
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@EACH_SHELL
 def test_install_fills_what_is_there_and_leaves_the_rest_alone_and_says_so(maker, tmp_path, shell) -> None:
     everything = maker.unpacked(samples.everything(maker.store))
     cache = tmp_path / "a cache"

@@ -124,6 +124,13 @@ def test_the_cover_sheet_says_of_a_broken_archive_how_far_it_was_read(make, make
     assert "could not be read to its end" in text
 
 
+def test_of_a_long_name_in_an_archive_the_end_is_shown(make, maker):
+    layer = samples.tar_gz({"policies/docker/policies/add_instead_of_copy_and_so.rego": b"x" * 595})
+    snapshot = samples.one_layer(maker.store, "trivy-checks", "trivy-checks", "2", layer, version="2.0.0")
+    text = contents_of(make([snapshot]), maker.store)["README.txt"].decode()
+    assert re.search(r"\n      policies/dock\.\.\./add_instead_of_copy_and_so\.rego +595\n", text)
+
+
 def test_hostile_names_in_an_archive_stay_on_their_line(make, maker):
     layer = samples.tar_gz({"a\nVERIFY\x1b[31m": b"x", "b" * 300: b""})
     text = contents_of(make([samples.one_layer(maker.store, "trivy-db", "d", "2", layer)]), maker.store)["README.txt"]

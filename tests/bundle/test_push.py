@@ -16,7 +16,7 @@ import pytest
 
 from mirrors.digests import digest_of
 from tests.bundle import samples
-from tests.bundle.test_install import SHELLS, command, tools
+from tests.bundle.test_install import EACH_SHELL, command, tools
 
 TOOLS = ("oras", "skopeo", "crane", "regctl")
 
@@ -39,16 +39,20 @@ def recorder(folder: Path) -> str:
     return f'echo "$@" >>"{log}"; cat "$TMPDIR"/airgap-push.*/layout/index.json >>"{log}"'
 
 
-@pytest.fixture
-def bundle(maker) -> Path:
+def everything_and_a_chosen_image(maker) -> Path:
     chosen = replace(
         samples.image_index(maker.store, carried=("arm64",)), mirror="chosen", reference="quay.io/x/chosen:7", tag="7"
     )
     return maker.unpacked([*samples.everything(maker.store), chosen])
 
 
+@pytest.fixture
+def bundle(copied) -> Path:
+    return copied("everything and a chosen image", everything_and_a_chosen_image)
+
+
 class TestAsking:
-    @pytest.mark.parametrize("shell", SHELLS)
+    @EACH_SHELL
     @pytest.mark.parametrize(
         ("tool", "call"),
         [
@@ -109,7 +113,7 @@ class TestAsking:
         assert "--db-repository r.example/p/aquasecurity/trivy-db:2" in done.stdout
         assert "trivy-checks:1    (Trivy 0.56 to 0.68)" in done.stdout
 
-    @pytest.mark.parametrize("shell", SHELLS)
+    @EACH_SHELL
     def test_a_damaged_bundle_is_not_pushed(self, bundle: Path, shell: str) -> None:
         with (bundle / "README.txt").open("a") as file:
             file.write("x")

@@ -11,7 +11,7 @@ from mirrors.demo.releases import build_release
 from mirrors.digests import digest_of
 from mirrors.trivy.release import identity_of
 from tests.bundle import samples
-from tests.bundle.test_install import SHELLS, run
+from tests.bundle.test_install import EACH_SHELL, run
 
 FOLDER = "files/trivy/0.74.0"
 ARCHIVE = "trivy_0.74.0_Linux-64bit.tar.gz"
@@ -104,7 +104,7 @@ def test_a_name_that_no_bundle_can_carry_is_refused(maker):
         maker.recipe([replace(snapshot, blobs=blobs)])
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@EACH_SHELL
 def test_install_fills_the_cache_and_says_where_release_files_are(maker, tmp_path, shell):
     folder = maker.unpacked([samples.database(maker.store), release(maker.store)])
     done = run(folder, tmp_path / "cache", shell=shell)

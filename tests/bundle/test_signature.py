@@ -11,7 +11,7 @@ from mirrors.bundle import BundleError, Composition, Recipe, Signer, with_signat
 from mirrors.bundle.compose import SIGNATURE, SUMS
 from mirrors.signing import BUNDLE, Key, sign, verify
 from tests.bundle import samples
-from tests.bundle.test_install import SHELLS, run, tools
+from tests.bundle.test_install import EACH_SHELL, run, tools
 from tests.bundle.test_push import push
 from tests.signing.conftest import needs_openssh
 
@@ -109,8 +109,8 @@ class TestReadme:
 
 
 @pytest.fixture
-def signed(maker) -> Path:
-    return maker.unpacked(samples.everything(maker.store)[:6], signer=SIGNER)
+def signed(copied) -> Path:
+    return copied("signed six", lambda maker: maker.unpacked(samples.everything(maker.store)[:6], signer=SIGNER))
 
 
 @pytest.fixture(params=["public key", "allowed signers"])
@@ -123,13 +123,13 @@ def given(request, tmp_path: Path) -> Path:
 
 @needs_openssh
 class TestScripts:
-    @pytest.mark.parametrize("shell", SHELLS)
+    @EACH_SHELL
     def test_install_takes_what_we_signed(self, signed, given, tmp_path, shell):
         done = run(signed, "--key", given, "--require-signature", tmp_path / "cache", shell=shell)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[0] == "Signature and checksums are right."
 
-    @pytest.mark.parametrize("shell", SHELLS)
+    @EACH_SHELL
     def test_push_takes_what_we_signed(self, signed, given, shell):
         done = push(signed, "--key", str(given), "--require-signature", "--dry-run", "r.example", shell=shell)
         assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ class FakeGit:
         self._tls = tls
         if tls is not None:
             self._server.socket = tls.context().wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:

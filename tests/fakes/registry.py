@@ -159,7 +159,7 @@ class FakeRegistry:
         self._server = _Server((address, 0), self, self._context)
         self.address = address
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
 
     # Life
 

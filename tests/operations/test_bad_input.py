@@ -103,6 +103,8 @@ def test_a_bad_answer_is_named_and_changes_nothing(what, mirror, fake, sync_now,
     path, fault, sentence = ANSWERS[what]
     if what in ("stalled", "never answers"):
         request.getfixturevalue("impatience")
+    if what == "manifest is nested deeply":
+        request.getfixturevalue("tidy")
     if fault.get("redirect") == "LOOP":
         loop = fake.url("/loop/blobs/")
         fault = {"redirect": loop}

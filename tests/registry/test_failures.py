@@ -112,6 +112,7 @@ def test_the_sentence_says_who_what_and_what_next(fake: FakeRegistry, client_for
         b"\xff",
     ],
 )
+@pytest.mark.usefixtures("tidy")
 def test_an_error_body_that_is_odd_does_no_harm(fake: FakeRegistry, client_for: Make, body: bytes) -> None:
     fake.fault("/manifests/", status=404, body=body, times=None)
     error = refused(client_for(fake), fake)

@@ -154,6 +154,7 @@ def test_a_wrong_password_is_named(fake: FakeRegistry, client_for: Make) -> None
         {"data": b"[" * 50000},
     ],
 )
+@pytest.mark.usefixtures("tidy")
 def test_a_token_server_that_talks_nonsense_is_named(
     fake: FakeRegistry, client_for: Make, how: dict[str, object]
 ) -> None:

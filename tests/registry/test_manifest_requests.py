@@ -115,6 +115,7 @@ def test_it_stops_reading_a_huge_manifest(fake: FakeRegistry, client_for: Make, 
     assert len(fake.requests) == 1, "a refusal of ours is not tried again"
 
 
+@pytest.mark.usefixtures("tidy")
 def test_it_refuses_deep_nesting(fake: FakeRegistry, client_for: Make) -> None:
     fake.put_manifest(REPOSITORY, "2", b"[" * 100_000)
     assert refused(client_for(fake), fake).code == "malformed"

@@ -122,7 +122,7 @@ def run_tests(arguments: list[str], database: str, redis: str) -> int:
     """Both parts; the first exit status that is neither 0 nor `nothing selected`, else 0."""
     environment = {**os.environ, "DATABASE_URL": database, "AIRGAP_TEST_SERVERS": "1"}
     worst = 0
-    for number, selection in enumerate((["-n", "2", "-m", "not servers"], ["-m", "servers"])):
+    for number, selection in enumerate((["-n", "2", "--dist", "worksteal", "-m", "not servers"], ["-m", "servers"])):
         command = [sys.executable, "-m", "pytest", *selection, *arguments]
         status = subprocess.run(command, cwd=BASE, env={**environment, "REDIS_URL": f"{redis}/{number}"}).returncode
         if status not in (0, NO_TESTS) and not worst:
