@@ -88,10 +88,10 @@ class SiteStanding:
 
     @property
     def ages(self) -> str:
-        """`Vulnerability DB 2 d, Java DB 3 d (assumed)`; where all are assumed, `summary` says so."""
+        """`Vulnerability DB: 2 d, Java DB: 3 d (assumed)`; where all are assumed, `summary` says so."""
         mixed = self.is_assumed and not all(row.is_assumed for row in self.held)
         return ", ".join(
-            f"{row.label} {row.age_text}{' (assumed)' if mixed and row.is_assumed else ''}" for row in self.held
+            f"{row.label}: {row.age_text}{' (assumed)' if mixed and row.is_assumed else ''}" for row in self.held
         )
 
     @property

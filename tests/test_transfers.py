@@ -490,9 +490,9 @@ def test_nothing_here_means_nothing_to_send(nord, data_dir, now):
 
 def test_what_is_assumed_is_marked_where_it_stands_beside_what_is_known(aurora, held, store, now):
     transfers.mark_carried(send(aurora, now, store).pk, **WHO, now=now)
-    assert standing_of(aurora, now).ages == "Vulnerability DB 5 h, Java DB 12 h, VEX Hub 29 h"
+    assert standing_of(aurora, now).ages == "Vulnerability DB: 5 h, Java DB: 12 h, VEX Hub: 29 h"
     transfers.mark_received(send(aurora, now + HOUR, store, "trivy-db").pk, **WHO, now=now + HOUR)
-    assert standing_of(aurora, now).ages == "Vulnerability DB 5 h, Java DB 12 h (assumed), VEX Hub 29 h (assumed)"
+    assert standing_of(aurora, now).ages == "Vulnerability DB: 5 h, Java DB: 12 h (assumed), VEX Hub: 29 h (assumed)"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -183,7 +183,7 @@ def _assumed(found: Plan, assumed: AssumedSnapshot, mirror: Mirror | None, made:
             "connected side for a full bundle to get the rest."
         )
         return
-    found.left_out.append(f"{assumed.label} ({digest}{built}): held here.")
+    found.left_out.append(f"{assumed.label} ({digest}{built}): is here.")
     if assumed.confirmed_at is not None:
         found.confirmed.append((held, min(assumed.confirmed_at, made)))
 

@@ -295,6 +295,7 @@ def test_what_was_left_out_and_is_here_is_confirmed(carrier, take, now):
     run = take(carrier.bundle({"trivy-db": 5}, crossing=crossing(left_out(held, now - HOUR))))
     assert run.state == "succeeded"
     assert report_of(run).warnings == []
+    assert report_of(run).left_out[0].endswith("): is here.")
     held.refresh_from_db()
     assert held.confirmed_at == now - HOUR
 

@@ -386,7 +386,7 @@ def test_the_dashboard_shows_how_old_it_is_over_there(as_viewer, transfer, today
     transfers.mark_received(transfer.pk, by="otto", now=today)
     page = text(as_viewer.get("/"))
     assert "Over there" in page
-    said = "2 databases, oldest 29 h<br>Vulnerability DB 5 h, VEX Hub 29 h"
+    said = "2 databases, oldest 29 h<br>Vulnerability DB: 5 h, VEX Hub: 29 h"
     assert f'<a href="/sites/plant-nord/">Plant Nord</a><br><span class="about">{said}</span>' in page
     assert "<dt>at</dt><dd>Plant Nord, " in page
 
