@@ -49,6 +49,20 @@ def joined(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + " and " + words[-1]
 
 
+def ranges_text(numbers: Sequence[int]) -> str:
+    """`1, 3–5 and 9` of numbers that rise; after twenty such only how many more."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    texts: list[str] = []
+    for group in groups:
+        texts += [f"{group[0]}–{group[-1]}"] if len(group) > 2 else [str(number) for number in group]
+    return joined([*texts[:20], f"{len(texts) - 20} more"] if len(texts) > 20 else texts)
+
+
 def with_article(label: str, *, start: bool = False) -> str:
     """`the Java DB` (`The` at a sentence's start), but `VEX Hub`: labels with a common noun take an article."""
     common = {"db", "database", "bundle", "repository", "artifact", "image", "mirror", "checks"}

@@ -9,6 +9,8 @@
   const picker = zone.querySelector("input[type=file]");
   const token = document.querySelector("#drop input[name=csrfmiddlewaretoken]").value;
   const NAME = /^([A-Za-z0-9][A-Za-z0-9._-]{0,150}?(?:\.tar|(?=\.\d{3}of\d{3}$)))(?:\.(\d{3})of(\d{3}))?$/i;
+  const LIST = /^([A-Za-z0-9][A-Za-z0-9._-]{0,154})\.sha256$/i;
+  const FOR_PEOPLE = /\.join\.txt$/i;
   const SINGLE = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
   const SUMS_LIMIT = 1024 * 1024;
   const PIECE = 32 * 1024 * 1024;
@@ -77,7 +79,8 @@
 
   // `set` is the set of single files it belongs to, "" for a bundle's file or a volume.
   function add(file, set) {
-    const match = NAME.exec(file.name);
+    if (!set && FOR_PEOPLE.test(file.name)) return;
+    const match = NAME.exec(file.name) || LIST.exec(file.name);
     const name = set ? set + "/" + file.name : file.name;
     const key = name + ":" + file.size;
     if (known.has(key)) return;
@@ -85,16 +88,30 @@
     if (!match && !set) {
       shown.bar.remove();
       shown.stop.remove();
-      shown.said.textContent = "is not called like a bundle: airgap-….tar, or airgap-….tar.001of004; a single file of a " +
+      shown.said.textContent = "is not called like a bundle: airgap-….tar, or airgap-….tar.001of004, or the list of " +
+        "checksums of such volumes, airgap-….tar.sha256; a single file of a " +
         "bundle comes together with its bundle.json, its SHA256SUMS and all that this lists";
       shown.item.classList.add("failed");
       return;
     }
-    known.add(key);
     bundles.add(set || match[1]);
     broken.delete(set || match[1]);
+    if (isWhole(key)) {
+      shown.bar.remove();
+      shown.stop.remove();
+      shown.said.textContent = "is here and whole; not sent again";
+      shown.item.classList.add("done");
+      // Not before what was dropped with it is waiting, too.
+      return void Promise.resolve().then(next);
+    }
+    known.add(key);
     waiting.push(upload(file, name, shown, key, set || match[1]));
     next();
+  }
+
+  // A volume that was found to be what its list says, when another one was damaged.
+  function isWhole(key) {
+    return Array.from(document.querySelectorAll("[data-whole]")).some(function (shown) { return shown.dataset.whole === key; });
   }
 
   function upload(file, name, shown, key, bundle) {

@@ -1,5 +1,6 @@
 """Two sides in one database: bundles are made of rows that are then forgotten, and imported into another store."""
 
+import hashlib
 import tarfile
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,6 +71,22 @@ def single_files_of(path: Path, folder: Path) -> list[Path]:
             (folder / name).write_bytes(file.read())
     path.unlink()
     return [folder / name for name, _ in members]
+
+
+def list_of(volumes: list[Path]) -> Path:
+    """The list of checksums of these volumes, beside them, as export_bundle writes it."""
+    whole = hashlib.sha256(b"".join(volume.read_bytes() for volume in volumes)).hexdigest()
+    target = volumes[0].with_name(f"{volumes[0].name.rpartition('.')[0]}.sha256")
+    lines = [f"{hashlib.sha256(volume.read_bytes()).hexdigest()}  {volume.name}\n" for volume in volumes]
+    target.write_text("".join([*lines, f"{whole}  {target.name.removesuffix('.sha256')}\n"]))
+    return target
+
+
+def flip(path: Path) -> None:
+    """One bit of one byte in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def volumes_of(path: Path, count: int) -> list[Path]:

@@ -71,9 +71,14 @@ def files_of(candidate: Candidate) -> list[dict[str, Any]]:
 def request_import_of_uploads(
     uploads: Sequence[Upload], name: str, *, by: str, now: datetime, wishes: Wishes | None = None, address: str = ""
 ) -> Import:
-    """A queued import of complete uploads, in the order of their volumes. Raises ImportRefused."""
+    """A queued import of complete uploads, in the order of their volumes; the list of these is not among its files.
+
+    Raises ImportRefused.
+    """
     files = [
-        {"name": upload.name.rpartition("/")[2], "upload": upload.pk, "size": upload.size_bytes} for upload in uploads
+        {"name": upload.name.rpartition("/")[2], "upload": upload.pk, "size": upload.size_bytes}
+        for upload in uploads
+        if not upload.is_list
     ]
     return _request(name, files, uploads, Origin.UPLOAD, by, now, wishes or Wishes(), address)
 
@@ -128,7 +133,7 @@ def again(run: Import, *, by: str, now: datetime, wishes: Wishes, address: str =
         if locked.is_open:
             raise ImportRefused("This import is still under way.")
         uploads = list(Upload.objects.filter(run=locked))
-        if any("upload" in file for file in locked.files) and len(uploads) != len(locked.files):
+        if not {file["upload"] for file in locked.files if "upload" in file} <= {upload.pk for upload in uploads}:
             raise ImportRefused("The uploaded files were removed already. Upload them again.")
         Upload.objects.filter(run=locked).update(run=None)
         # No command waits for this one, so a worker makes it.
@@ -303,9 +308,11 @@ def stop(run: Import, *, by: str, now: datetime) -> bool:
 
 
 def discard(run: Import) -> None:
-    """Remove what was uploaded for an import that has ended."""
+    """Remove what was uploaded for an import that has ended, also if it waits for a damaged volume to come again."""
     if not run.is_open:
         staging.remove_of(run)
+        for upload in staging.kept_of(run):
+            staging.remove(upload)
 
 
 def expire(now: datetime) -> int:

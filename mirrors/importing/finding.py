@@ -23,6 +23,7 @@ from mirrors.bundle.joining import VolumeFile
 from mirrors.bundle.membership import BUNDLE, SIGNATURE, SUMS
 from mirrors.bundle.parsing import parse_sums
 from mirrors.bundle.tar_reading import StructureError
+from mirrors.bundle.volumes import JOIN_ENDING, LIST_ENDING
 
 # A file that is a bundle ends in .tar; of volumes the number alone tells, for `--output FILE` may be called anything.
 # Media that know capitals only make .TAR and .001OF004 of them.
@@ -32,7 +33,8 @@ FILE = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 # What export_bundle writes beside volumes; whoever names them all with a pattern names these too.
-BESIDE = (".sha256", ".join.txt")
+BESIDE = (LIST_ENDING, JOIN_ENDING)
+LIST = re.compile(rf"(?P<bundle>[A-Za-z0-9][A-Za-z0-9._-]{{0,154}}){re.escape(LIST_ENDING)}", re.ASCII | re.IGNORECASE)
 # A single file of a bundle without folders, as it is uploaded: the set it belongs to, and its own name.
 SINGLE = re.compile(r"(?P<bundle>airgap-files-[A-Za-z0-9]{1,40})/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})", re.ASCII)
 MOST_FILES = 5000
@@ -300,6 +302,19 @@ def volume(name: str, path: Path, size: int) -> VolumeFile:
         return os.fdopen(descriptor, "rb", buffering=0)
 
     return VolumeFile(name, size, opened)
+
+
+def list_beside(paths: Sequence[Path]) -> VolumeFile | None:
+    """The list of checksums that lies where one of these volumes lies, None if there is none."""
+    for path in paths:
+        match = FILE.fullmatch(path.name)
+        if match is None or not match["number"]:
+            continue
+        for ending in (LIST_ENDING, LIST_ENDING.upper()):
+            with suppress(OSError):
+                part = _part(path.with_name(match["bundle"] + ending))
+                return volume(part.name, part.path, part.size)
+    return None
 
 
 def volumes_of(candidate: Candidate) -> list[VolumeFile]:

@@ -48,6 +48,7 @@ class Done:
             "site": report.site or None,
             "problems": report.problems or ([self.error] if self.error else []),
             "warnings": report.warnings,
+            "damaged_volumes": report.damaged,
             "snapshots": [
                 {
                     "mirror": each.mirror,
@@ -80,7 +81,10 @@ def dry_run(
     """Verify all of it and say what would happen; nothing is written anywhere. Raises FindingError, Stopped."""
     candidate = finding.at_paths(paths)
     files = finding.volumes_of(candidate)
-    report = verify(files, now=timezone.now(), allowed=allowed, store=None, stop=stop, progress=progress).report
+    listed = finding.list_beside([part.path.resolve() for part in candidate.parts])
+    report = verify(
+        files, now=timezone.now(), allowed=allowed, store=None, stop=stop, progress=progress, listed=listed
+    ).report
     if report.problems:
         return Done(report, "failed", " ".join(report.problems))
     return Done(report, "ok", note=report.sentence(done=False))

@@ -116,6 +116,14 @@ def files_of(run: Import) -> list[VolumeFile]:
     ]
 
 
+def list_of(run: Import) -> VolumeFile | None:
+    """The list of checksums that was uploaded with its volumes, or lies beside them."""
+    if run.origin != Import.Origin.UPLOAD:
+        return finding.list_beside([Path(file["path"]) for file in run.files])
+    found = next((upload for upload in run.uploads.all() if upload.is_list), None)
+    return volume(found.name, staging.path_of(found.pk), found.size_bytes) if found is not None else None
+
+
 def _verify(run: Import, story: ImportStory, stop: StopSignal, store: BlobStore) -> Verified:
     noun = "volumes" if finding.number_of(run.files[0]["name"]) else "files"
     count = f" in {len(run.files)} {noun}" if len(run.files) > 1 else ""
@@ -134,6 +142,7 @@ def _verify(run: Import, story: ImportStory, stop: StopSignal, store: BlobStore)
         stop=stop,
         progress=story.read_to,
         starting=starting,
+        listed=list_of(run),
     )
     story.new_bytes = verified.report.new_bytes
     _tell(story, verified.report)
@@ -163,7 +172,10 @@ def _conclude(lease: Lease, run: Import, story: ImportStory, verified: Verified)
     report, bundle = verified.report, verified.bundle
     about = _about(report, verified)
     if bundle is None:
-        _fail(lease, story, report, about)
+        with transaction.atomic():
+            _fail(lease, story, report, about)
+            gone = staging.let_go(run, report.damaged, now=timezone.now()) if report.may_be_mended else []
+        staging.unlink(gone)
         return
     now = timezone.now()
     if not run.at_once or bundle.created_at > now + FAR_AHEAD:
@@ -230,7 +242,7 @@ def _fail(lease: Lease, story: ImportStory, report: Report, about: dict[str, Any
 
 
 def _clear_up(run_id: int) -> None:
-    """Remove what was uploaded, unless a second try could use it."""
+    """Remove what was uploaded for this import, unless a second try could use it."""
     run = Import.objects.get(pk=run_id)
     useful = Report.from_dict(run.report).refusal not in ("", CONTENT)
     if run.is_waiting or run.is_success or (run.state == State.FAILED and not useful):

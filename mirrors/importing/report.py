@@ -9,7 +9,7 @@ from mirrors import wording
 # Why a bundle was not taken; what an administrator may allow for one import is `SIGNATURE` and `SITE`.
 SIGNATURE, SITE, CONTENT, ROOM, STOPPED, FAULT = "signature", "site", "content", "room", "stopped", "fault"
 # How every sentence ends that mirrors/bundle says of bytes that are not as they were written.
-COPY_AGAIN = ("Copy the bundle again.", "Copy it again.")
+COPY_AGAIN = ("Copy the bundle again.", "Copy it again.", "Copy them again.")
 
 
 @dataclass
@@ -44,7 +44,11 @@ class SnapshotReport:
 
 @dataclass
 class Report:
-    """`refusal` is one of the constants above, "" if nothing speaks against it. `signature` is a signing Standing."""
+    """`refusal` is one of the constants above, "" if nothing speaks against it. `signature` is a signing Standing.
+
+    Of a bundle that came damaged in volumes `damaged` names those that are not what their list of checksums says;
+    `unclear` says that no list could tell.
+    """
 
     bundle: str = ""
     created_at: str = ""
@@ -61,6 +65,8 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     snapshots: list[SnapshotReport] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    unclear: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +96,11 @@ class Report:
     def wants_another_copy(self) -> bool:
         """What was read is not what the connected side wrote: a damaged medium, or a copy that broke off."""
         return any(problem.endswith(COPY_AGAIN) for problem in self.problems)
+
+    @property
+    def may_be_mended(self) -> bool:
+        """It came in volumes, and only the damaged one of them needs to come again."""
+        return bool(self.damaged) or self.unclear
 
     @property
     def switched(self) -> list[SnapshotReport]:

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,12 +17,16 @@ from django.conf import settings
 from django.db.models import F, Sum
 
 from mirrors import content, retention
-from mirrors.importing.finding import FILE, SINGLE
+from mirrors.bundle.checking import LIST_LIMIT
+from mirrors.bundle.volumes import LIST_ENDING
+from mirrors.importing.finding import FILE, LIST, SINGLE, number_of
 from mirrors.models import Import, Upload
 
 PIECE = 1 << 20
 LARGEST = 1 << 42
 MOST_UPLOADS = 1000
+# So many of the last imports of one bundle are looked at.
+LAST = 20
 
 
 class UploadError(Exception):
@@ -47,11 +51,13 @@ def begin(name: str, size: int, *, by: str, now: datetime) -> Upload:
     A single file of a bundle without folders is named with the set it belongs to: `airgap-files-1a2b3c4d/bundle.json`.
     """
     name = name if SINGLE.fullmatch(name) else name.replace("\\", "/").rpartition("/")[2]
-    if not (FILE.fullmatch(name) or SINGLE.fullmatch(name)):
+    if not any(pattern.fullmatch(name) for pattern in (FILE, SINGLE, LIST)):
         raise UploadError(
-            f"{name[:80]!r} is not called like a bundle. Choose airgap-….tar, its volumes airgap-….tar.001of004, or "
-            "all single files of a bundle together."
+            f"{name[:80]!r} is not called like a bundle. Choose airgap-….tar, its volumes airgap-….tar.001of004 with "
+            "their list airgap-….tar.sha256, or all single files of a bundle together."
         )
+    if LIST.fullmatch(name) and size > LIST_LIMIT:
+        raise UploadError(f"{name} is too large to be a list of checksums.", 413)
     if not 0 < size <= LARGEST:
         raise UploadError(f"{name} is empty." if size <= 0 else f"{name} is too large.", 400 if size <= 0 else 413)
     if Upload.objects.count() >= MOST_UPLOADS:
@@ -177,6 +183,42 @@ def _replace(upload: Upload) -> None:
 def remove_of(run: Import) -> None:
     for upload in Upload.objects.filter(run=run):
         remove(upload)
+
+
+def let_go(run: Import, damaged: Collection[str], *, now: datetime) -> list[str]:
+    """Let what was uploaded for this import wait for another one, from now on, without the damaged volumes.
+
+    Of those the rows are removed; the ids, for `unlink` once that is committed.
+    """
+    gone = [upload.pk for upload in Upload.objects.filter(run=run) if upload.name in damaged]
+    Upload.objects.filter(pk__in=gone).delete()
+    Upload.objects.filter(run=run).update(run=None, expires_at=_until(now))
+    return gone
+
+
+def was_read(upload: Upload) -> bool:
+    """Whether an import that failed has read it: whoever sends a file of this name again means another copy."""
+    match = FILE.fullmatch(upload.name)
+    if match is None or not upload.is_complete:
+        return False
+    failed = Import.objects.filter(state=Import.State.FAILED, origin=Import.Origin.UPLOAD, name=match["bundle"])
+    files = failed.order_by("-pk").values_list("files", flat=True)[:LAST]
+    return any(file.get("upload") == upload.pk for each in files for file in each)
+
+
+def unlink(upload_ids: Iterable[str]) -> None:
+    for upload_id in upload_ids:
+        path_of(upload_id).unlink(missing_ok=True)
+
+
+def kept_of(run: Import) -> list[Upload]:
+    """What was uploaded for an import that has ended and waits for another one, the volumes' list last."""
+    if run.is_open:
+        return []
+    ids = [file["upload"] for file in run.files if "upload" in file]
+    kept = list(Upload.objects.filter(pk__in=ids, run=None)) if ids else []
+    lists = Upload.objects.filter(name__iexact=run.name + LIST_ENDING, run=None) if kept else ()
+    return sorted(kept, key=lambda upload: number_of(upload.name)) + list(lists)
 
 
 def expire(now: datetime) -> int:

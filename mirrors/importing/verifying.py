@@ -20,7 +20,7 @@ from mirrors.bundle.parsed import BundleReadError, Contents, ParsedBundle, Sink
 from mirrors.bundle.reader import read_bundle
 from mirrors.bundle.sinks import into
 from mirrors.bundle.tar_reading import TarReader
-from mirrors.bundle.volumes import LIST_ENDING, parse_name
+from mirrors.importing.blaming import blame
 from mirrors.importing.finding import FindingError
 from mirrors.importing.planning import plan
 from mirrors.importing.report import CONTENT, SIGNATURE, SITE, Report, moment
@@ -70,8 +70,10 @@ def verify(
     stop: StopSignal | None = None,
     progress: Callable[[int, str], object] | None = None,
     starting: Callable[[int], object] = lambda new_bytes: None,
+    listed: VolumeFile | None = None,
 ) -> Verified:
     """Read all of it. `store` None is a dry run: nothing is written. `starting` hears how many bytes are new.
+    `listed` is the list of checksums that came with volumes: it is asked which of them is damaged if one is.
 
     With a store the caller holds `store.in_use()` until rows name the blobs. Raises FindingError, NoRoomError,
     StoreError, Stopped.
@@ -101,13 +103,14 @@ def verify(
         contents = error.contents
         report.problems = list(error.problems)
         report.refusal = SIGNATURE if trust.refused and len(error.problems) == 1 else CONTENT
-        report.warnings += _which_volume(files, report)
     except OSError as error:
         which = clean(str(error.filename or "The bundle"), 120)
         raise FindingError(f"{which} cannot be read: {error.strerror}. Try another drive, or copy it again.") from error
     if trust.found is not None:
         report.signature, report.fingerprint = str(trust.found.standing), trust.found.fingerprint
         report.signed_by = trust.found.name if trust.found.is_trusted else ""
+    if report.problems:
+        blame(files, listed, report, progress=progress, stop=stop)
     if contents is not None:
         bundle, sums_digest = contents.bundle, contents.sums_digest
         report.new_bytes = sum(member.size for member in contents.members if member.digest in contents.taken)
@@ -118,17 +121,6 @@ def verify(
     facts = contents.layers if contents is not None else {}
     good = bundle if report.is_good else None
     return Verified(report, good, sums_digest, bundle, facts, _unread(good, facts))
-
-
-def _which_volume(files: Sequence[VolumeFile], report: Report) -> list[str]:
-    """A member may lie in many volumes, and which of them is damaged no bundle can say: the list beside them can."""
-    parsed = parse_name(files[0].name) if len(files) > 1 else None
-    if parsed is None or not report.wants_another_copy:
-        return []
-    return [
-        f"It came in {len(files)} volumes. Which of them to copy again is found out where they lie: "
-        f"sha256sum -c --ignore-missing {parsed[0]}{LIST_ENDING}"
-    ]
 
 
 def _unread(bundle: ParsedBundle | None, facts: Mapping[str, layers.LayerFacts]) -> tuple[str, ...]:

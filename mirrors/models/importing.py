@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import models
 from django.db.models import F, Q
 
+from mirrors.bundle.volumes import LIST_ENDING
 from mirrors.models.mirror import Mirror
 from mirrors.models.run import Run, RunQuerySet, Step
 from mirrors.models.snapshot import Snapshot
@@ -172,7 +173,8 @@ class UploadQuerySet(models.QuerySet["Upload"]):
 class Upload(models.Model):
     """One file that a browser sends in pieces (tus). Its bytes are `staging/<id>` in the data directory.
 
-    `name` is the bundle's or the volume's; of a single file of a bundle without folders, `SET/NAME`.
+    `name` is the bundle's or the volume's, or that of the volumes' list of checksums; of a single file of a bundle
+    without folders, `SET/NAME`.
     `offset` is how many bytes are on the disk for certain. `run` is the import that reads it, once there is one.
     """
 
@@ -193,6 +195,11 @@ class Upload(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_list(self) -> bool:
+        """The list of checksums of a bundle's volumes: not read as the bundle, but asked when that is damaged."""
+        return "/" not in self.name and self.name.lower().endswith(LIST_ENDING)
 
     @property
     def is_complete(self) -> bool:

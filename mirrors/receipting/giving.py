@@ -13,6 +13,7 @@ from mirrors.keys import KeysError
 from mirrors.models import AuditEntry, Import, Receipting, Run
 from mirrors.receipts import NAMESPACE, Receipt, ReceiptError, make_code, signed_text
 from mirrors.receipts.document import RECEIVED, REJECTED
+from mirrors.signing import Standing
 
 GIVEN = "receipt made"
 PASSED_OVER = ("older", "held", "left")
@@ -136,8 +137,9 @@ def _outcome_of_failure(run: Import) -> str:
             "The import ended over a medium that cannot be read or a fault on this side, not over the bundle. Its page "
             "says which; import the bundle again."
         )
+    damaged_there = bool(report.damaged) and report.signature == Standing.WRONG
     may_be_unsigned = run.allow_unsigned and report.signature in ("unsigned", "unknown key")
-    if report.wants_another_copy and (report.signature == "trusted" or may_be_unsigned):
+    if damaged_there or (report.wants_another_copy and (report.signature == Standing.TRUSTED or may_be_unsigned)):
         raise NoReceipt(
             "This copy of the bundle is damaged, which says nothing about the bundle. Copy it again, from the medium "
             "or from the connected side, and import that. If no whole copy can be had, tell the connected side: the "

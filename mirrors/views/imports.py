@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from mirrors import clock, tasks, wording
+from mirrors.bundle.volumes import LIST_ENDING
 from mirrors.importing import asking, finding, staging
 from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.finding import FindingError
@@ -33,6 +34,7 @@ RUNNING_SECONDS = 2
 IDLE_SECONDS = 10
 
 State = Run.State
+PATTERNS = (finding.FILE, finding.SINGLE, finding.LIST)
 
 
 def importing_side(view: View) -> View:
@@ -49,10 +51,15 @@ def importing_side(view: View) -> View:
 
 @dataclass
 class Staged:
-    """Uploaded files that belong together. `problem` says what is missing, "" if it can be imported."""
+    """Uploaded files that belong together. `problem` says what is missing, "" if it can be imported.
+
+    `last` is the import that read some of them already and found one damaged.
+    """
 
     name: str
     uploads: list[Upload] = field(default_factory=list)
+
+    last: Import | None = None
 
     @property
     def is_single_files(self) -> bool:
@@ -76,7 +83,16 @@ class Staged:
         if open_ones:
             same = "files" if self.is_single_files else "file"
             return f"{wording.progress_text(self.there, self.size)}; drop the same {same} again to go on"
+        if all(upload.is_list for upload in self.uploads):
+            return "only its list of checksums is here; its volumes are missing"
         return _as_candidate(self).missing_text
+
+    @cached_property
+    def whole(self) -> set[str]:
+        """The ids of volumes that the last import found to be what their list says: they need not be sent again."""
+        if self.last is None or not Report.from_dict(self.last.report).damaged:
+            return set()
+        return {file["upload"] for file in self.last.files} & {upload.pk for upload in self.uploads}
 
 
 def staged(by: str | None = None) -> list[Staged]:
@@ -84,21 +100,34 @@ def staged(by: str | None = None) -> list[Staged]:
     rows = Upload.objects.filter(run=None).order_by("created_at")
     found: dict[str, dict[str, Upload]] = {}
     for upload in rows.filter(by=by) if by is not None else rows:
-        match = finding.FILE.fullmatch(upload.name) or finding.SINGLE.fullmatch(upload.name)
+        match = next(filter(None, (pattern.fullmatch(upload.name) for pattern in PATTERNS)), None)
         if match is not None:
             before = found.setdefault(match["bundle"], {}).get(upload.name)
             if before is None or not before.is_complete or upload.is_complete:
                 found[match["bundle"]][upload.name] = upload
     return [
-        Staged(name, sorted(files.values(), key=lambda upload: finding.number_of(upload.name)))
+        Staged(name, sorted(files.values(), key=lambda upload: (upload.is_list, finding.number_of(upload.name))))
         for name, files in found.items()
     ]
+
+
+def _with_last(groups: list[Staged]) -> list[Staged]:
+    """Each with the import that left it to be mended, if one did."""
+    names = [group.name for group in groups]
+    failed = Import.objects.filter(state=State.FAILED, origin=Import.Origin.UPLOAD, name__in=names).order_by("-pk")
+    for run in failed[:A_PAGE] if names else ():
+        ids = {file.get("upload") for file in run.files}
+        for group in groups:
+            if group.last is None and group.name == run.name and any(upload.pk in ids for upload in group.uploads):
+                group.last = run
+    return groups
 
 
 def _as_candidate(group: Staged) -> finding.Candidate:
     parts = [
         finding.Part(upload.name.rpartition("/")[2], staging.path_of(upload.pk), upload.size_bytes, upload.touched_at)
         for upload in group.uploads
+        if not upload.is_list
     ]
     if group.is_single_files:
         loose = finding.single_files(group.name, parts)
@@ -123,7 +152,7 @@ def imports(request: PageRequest) -> HttpResponse:
         "open_rows": [{"run": run, "moving": moving(run, now)} for run in open_ones],
         "page": page,
         "rows": [{"run": run, "report": Report.from_dict(run.report)} for run in page],
-        "staged": staged() if may else [],
+        "staged": _with_last(staged()) if may else [],
         "roots": finding.in_roots() if may else [],
         "may_operate": may,
         "may_administer": request.user.may_administer,
@@ -250,6 +279,7 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
         "has_receipt": for_site and not no_receipt,
         "no_receipt": no_receipt,
         "has_files": has_files,
+        "kept": _kept(run, report),
         "file_noun": "volume" if any(finding.number_of(file["name"]) for file in run.files) else "file",
         "has_files_or_path": has_files or run.origin != Import.Origin.UPLOAD,
         "successor": successor,
@@ -259,6 +289,48 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
     }
     every = None if not run.is_open else IDLE_SECONDS if run.is_waiting else RUNNING_SECONDS
     return live_page(request, "importing/import.html", "importing/_import.html", context, every=every)
+
+
+@dataclass
+class Kept:
+    """What of a damaged upload is kept until somebody brings its damaged volumes again."""
+
+    uploads: list[Upload]
+    damaged: list[int]
+    count: int
+    list_name: str
+
+    @property
+    def headline(self) -> str:
+        if not self.damaged:
+            return f"All {self.count} volumes are kept."
+        noun = "volume" if len(self.damaged) == 1 else "volumes"
+        return f"Only {noun} {wording.ranges_text(self.damaged)} of {self.count} must be sent again."
+
+    @property
+    def whole(self) -> str:
+        """`Volumes 1 and 3 are what their list says and stay`."""
+        numbers = [finding.number_of(upload.name) for upload in self.uploads if not upload.is_list]
+        said = "Volume {} is what its list says and stays", "Volumes {} are what their list says and stay"
+        return said[len(numbers) > 1].format(wording.ranges_text(numbers))
+
+    @property
+    def size(self) -> int:
+        return sum(upload.size_bytes for upload in self.uploads)
+
+    @property
+    def expires_at(self) -> datetime:
+        return min(upload.expires_at for upload in self.uploads)
+
+
+def _kept(run: Import, report: Report) -> Kept | None:
+    if run.state != State.FAILED or not report.may_be_mended:
+        return None
+    uploads = staging.kept_of(run)
+    if not uploads or Import.objects.filter(name=run.name, origin=run.origin, pk__gt=run.pk).exists():
+        return None
+    damaged = [finding.number_of(name) for name in report.damaged]
+    return Kept(uploads, damaged, len(run.files), run.name + LIST_ENDING)
 
 
 def told(run: Import, now: datetime) -> tuple[str, str]:

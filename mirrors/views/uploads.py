@@ -94,7 +94,7 @@ def uploads(request: HttpRequest) -> HttpResponse:
 def upload(request: HttpRequest, pk: str) -> HttpResponse:
     """How much of it is here; another piece of it; or its end."""
     found = Upload.objects.filter(pk=pk, by=_who(request)[:150]).first()
-    if found is None or (request.method == "HEAD" and found.run_id is not None):
+    if found is None or (request.method == "HEAD" and (found.run_id is not None or staging.was_read(found))):
         raise UploadError("There is no such upload; it may have been imported, removed or given up.", 404)
     if request.method == "HEAD":
         response = HttpResponse()

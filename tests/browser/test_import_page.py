@@ -10,7 +10,7 @@ from mirrors import keys
 from mirrors.importing import staging
 from mirrors.importing.perform import perform
 from mirrors.models import Import, Mirror, Role, Upload, User
-from tests.carrying import single_files_of, volumes_of
+from tests.carrying import flip, list_of, single_files_of, volumes_of
 
 pytestmark = [
     pytest.mark.long,
@@ -100,6 +100,68 @@ def test_what_came_whole_is_not_sent_again_after_a_reload(open_page, operator, c
     assert len([url for url in begun if url.endswith("/import/uploads/")]) == 1
     assert Upload.objects.count() == 2
     assert page.evaluate("Object.keys(localStorage).length") == 0
+
+
+def test_of_a_damaged_bundle_only_the_damaged_volume_is_sent_again(open_page, operator, carrier, store):
+    paths = volumes_of(carrier.bundle(padding=200_000), 3)
+    listed, good = list_of(paths), paths[1].read_bytes()
+    flip(paths[1])
+    page = open_page(operator)
+    page.goto("/import/")
+    drop(page, *paths, listed)
+    page.wait_for_url("**/import/*/")
+    first = Import.objects.get()
+    Import.objects.filter(pk=first.pk).update(allow_unsigned=True)
+    perform(first.pk, store=store, heart=False)
+    expect(page.get_by_text(f"Volume 2 of 3 is damaged: {paths[1].name}").first).to_be_visible()
+    expect(page.locator("#kept")).to_contain_text("Only volume 2 of 3 must be sent again.")
+    page.get_by_role("link", name="Send it again").click()
+    expect(page.get_by_text("volume 2 of 3 is missing")).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+    # All of them, as somebody drops them who has not read that: what is here and whole stays where it is.
+    paths[1].write_bytes(good)
+    begun = []
+    page.on("request", lambda request: begun.append(request.url) if request.method == "POST" else None)
+    drop(page, *paths)
+    page.wait_for_url("**/import/*/")
+    assert len([url for url in begun if url.endswith("/import/uploads/")]) == 1
+    again = Import.objects.latest("pk")
+    assert again.pk != first.pk
+    Import.objects.filter(pk=again.pk).update(allow_unsigned=True, at_once=True)
+    perform(again.pk, store=store, heart=False)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("is in.")
+    assert list(staging.folder().iterdir()) == []
+
+
+def test_without_a_list_the_same_name_and_date_is_still_another_copy(open_page, operator, carrier, store):
+    first, second = volumes_of(carrier.bundle(padding=100_000), 2)
+    good = second.read_bytes()
+    flip(second)
+    page = open_page(operator)
+    page.goto("/import/")
+    page.route("**/import/uploads/start", lambda route: route.abort())
+    drop(page, first, second)
+    expect(page.locator("#sending")).to_contain_text("begin the import below")
+    page.unroute("**/import/uploads/start")
+    page.reload()
+    page.get_by_role("button", name="Import", exact=True).click()
+    page.wait_for_url("**/import/*/")
+    assert page.evaluate("Object.keys(localStorage).length") == 2, "the page remembers both as sent"
+    run = Import.objects.get()
+    Import.objects.filter(pk=run.pk).update(allow_unsigned=True)
+    perform(run.pk, store=store, heart=False)
+    expect(page.locator("#kept")).to_contain_text("All 2 volumes are kept.")
+    second.write_bytes(good)
+    page.goto("/import/")
+    drop(page, second)
+    page.wait_for_url("**/import/*/")
+    again = Import.objects.latest("pk")
+    Import.objects.filter(pk=again.pk).update(allow_unsigned=True, at_once=True)
+    perform(again.pk, store=store, heart=False)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("is in.")
+    open_page.complaints.clear()
 
 
 def test_single_files_that_belong_together_are_one_import(open_page, operator, carrier, store, tmp_path):

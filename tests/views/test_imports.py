@@ -6,13 +6,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from mirrors import tasks
+from mirrors import tasks, wording
 from mirrors.importing import staging
 from mirrors.importing.asking import IMPORTS, Wishes, request_import
 from mirrors.importing.finding import at_paths
 from mirrors.importing.perform import perform
 from mirrors.models import AuditEntry, Import, Mirror, Upload
-from tests.carrying import single_files_of, volumes_of
+from tests.carrying import flip, list_of, single_files_of, volumes_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("isolated")]
 PAGE = "/import/"
@@ -201,6 +201,88 @@ def test_damaged_uploads_go_at_once(as_operator, operator, carrier, store, now):
     uploaded(path, operator, now)
     as_operator.post(reverse("mirrors:import-uploads"), {"name": path.name})
     perform(Import.objects.get().pk, store=store, heart=False)
+    assert not Upload.objects.exists()
+
+
+@pytest.fixture
+def damaged(as_operator, operator, carrier, store, now):
+    """damaged(with_list=True) -> the ended import of three volumes, the second with a flipped bit, and their paths."""
+
+    def made(*, with_list=True):
+        paths = volumes_of(carrier.bundle(padding=50_000), 3)
+        listed = list_of(paths)
+        good = paths[1].read_bytes()
+        flip(paths[1])
+        for path in (*paths, listed) if with_list else paths:
+            uploaded(path, operator, now)
+        paths[1].write_bytes(good)
+        as_operator.post(reverse("mirrors:import-uploads"), {"name": listed.name.removesuffix(".sha256")})
+        run = Import.objects.get()
+        Import.objects.update(allow_unsigned=True)
+        perform(run.pk, store=store, heart=False)
+        return Import.objects.get(), paths
+
+    return made
+
+
+def test_the_page_says_which_volume_is_damaged_and_what_is_kept_until_when(as_operator, operator, damaged, store, now):
+    run, paths = damaged()
+    content = as_operator.get(f"/import/{run.pk}/").text
+    assert f"Volume 2 of 3 is damaged: {paths[1].name} is not what" in content
+    assert "Only volume 2 of 3 must be sent again." in content
+    until = wording.utc_text(Upload.objects.first().expires_at)
+    assert f"Volumes 1 and 3 are what their list says and stay here until {until}" in content
+    assert "Discard what is kept" in content
+    assert "Verify again" not in content
+    content = as_operator.get(PAGE).text
+    assert "volume 2 of 3 is missing" in content
+    assert f'<a class="small" href="/import/{run.pk}/">the rest is kept, for it is whole</a>' in content
+    assert content.count("data-whole=") == 2
+    assert f'data-whole="{paths[0].name}:{paths[0].stat().st_size}"' in content
+
+    uploaded(paths[1], operator, now)
+    as_operator.post(reverse("mirrors:import-uploads"), {"name": run.name})
+    again = Import.objects.latest("pk")
+    assert [file["name"] for file in again.files] == [path.name for path in paths]
+    assert "must be sent again" not in as_operator.get(f"/import/{run.pk}/").text
+
+
+def test_viewers_read_it_and_discard_nothing(client, viewer, damaged):
+    run, _ = damaged()
+    client.force_login(viewer, backend="django.contrib.auth.backends.ModelBackend")
+    content = client.get(f"/import/{run.pk}/").text
+    assert "Only volume 2 of 3 must be sent again." in content
+    assert "Discard what is kept" not in content
+    assert client.post(reverse("mirrors:import-stop", args=[run.pk])).status_code == 403
+    assert Upload.objects.count() == 3
+
+
+def test_what_is_kept_is_discarded_by_its_button(as_operator, damaged):
+    run, _ = damaged()
+    as_operator.post(reverse("mirrors:import-stop", args=[run.pk]))
+    assert not Upload.objects.exists()
+    assert list(staging.folder().iterdir()) == []
+    assert "must be sent again" not in as_operator.get(f"/import/{run.pk}/").text
+
+
+def test_without_a_list_the_page_asks_for_it(as_operator, damaged):
+    run, _ = damaged(with_list=False)
+    content = as_operator.get(f"/import/{run.pk}/").text
+    assert "All 3 volumes are kept." in content
+    assert f"Drop their list <code>{run.name}.sha256</code>" in content
+    content = as_operator.get(PAGE).text
+    assert "one of them came damaged</a>" in content
+    assert "data-whole" not in content
+
+
+def test_a_list_alone_is_no_bundle(as_operator, operator, carrier, store, now):
+    listed = list_of(volumes_of(carrier.bundle(), 2))
+    uploaded(listed, operator, now)
+    name = listed.name.removesuffix(".sha256")
+    assert "only its list of checksums is here" in as_operator.get(PAGE).text
+    answer = as_operator.post(reverse("mirrors:import-uploads"), {"name": name}, headers={"accept": "application/json"})
+    assert "its volumes are missing" in answer.json()["problem"]
+    as_operator.post(reverse("mirrors:upload-remove"), {"name": name})
     assert not Upload.objects.exists()
 
 

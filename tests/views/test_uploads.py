@@ -191,6 +191,25 @@ def test_a_second_upload_of_a_file_takes_the_place_of_the_first(as_operator):
     assert [path.name for path in staging.folder().iterdir()] == [upload.pk]
 
 
+def test_a_list_of_checksums_is_taken_if_it_is_small(as_operator):
+    assert begin(as_operator, size=262_144, name=f"{NAME}.sha256").status_code == 201
+    answer = begin(as_operator, size=262_145, name=f"{NAME}.SHA256")
+    assert answer.status_code == 413
+    assert b"too large to be a list of checksums" in answer.content
+
+
+def test_a_volume_that_came_damaged_is_not_gone_on_with(as_operator, now):
+    """The browser remembers it under its name, size and date, which the good copy may well share."""
+    url = begin(as_operator, size=5, name=f"{NAME}.001of002")["Location"]
+    send(as_operator, url, b"01234", 0)
+    assert as_operator.head(url, **TUS)["Upload-Offset"] == "5"
+    Import.objects.create(
+        origin="upload", name=NAME, files=[{"name": "x", "size": 5, "upload": Upload.objects.get().pk}],
+        state="failed", queued_at=now, finished_at=now,
+    )  # fmt: skip
+    assert as_operator.head(url, **TUS).status_code == 404
+
+
 def test_nobody_else_goes_on_with_it(as_operator, administrator):
     url = begin(as_operator)["Location"]
     other = Client()
