@@ -99,6 +99,8 @@ urlpatterns = [
     path("import/<int:pk>/stop", imports.import_stop, name="import-stop"),
     path("import/<int:pk>/receipt/", receipts.receipt, name="receipt"),
     path("import/<int:pk>/receipt/file", receipts.receipt_file, name="receipt-file"),
+    path("import/<int:pk>/receipt/facts", receipts.receipt_facts, name="receipt-facts"),
+    path("import/<int:pk>/receipt/sign", receipts.receipt_sign, name="receipt-sign"),
     # Use it
     path("use-it/", use_it.page, name="use-it"),
     path("use-it/ca.pem", use_it.certificate, name="use-it-ca"),

@@ -71,7 +71,7 @@ class ElsewhereForm(_KeyForm):
     kept = forms.ChoiceField(
         label="Its private part is",
         choices=(
-            (SigningKey.Kept.OUTSIDE, "outside: every bundle waits until somebody brings its signature"),
+            (SigningKey.Kept.OUTSIDE, "outside: every bundle and receipt waits until somebody brings its signature"),
             (SigningKey.Kept.AGENT, "in the ssh-agent of AIRGAP_SSH_AUTH_SOCK, which signs by itself"),
         ),
         initial=SigningKey.Kept.OUTSIDE,
@@ -91,3 +91,12 @@ class SignatureForm(_Pasted):
         ),
     )
     file = _File(label="Or the file SHA256SUMS.sig", required=False, widget=forms.FileInput)
+
+
+class ReceiptSignatureForm(SignatureForm):
+    """The same for a receipt, whose file is `name`."""
+
+    def __init__(self, name: str, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.wanted = f"Paste the signature, or choose the file {name}."
+        self.fields["file"].label = f"Or the file {name}"

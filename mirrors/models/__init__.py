@@ -8,7 +8,7 @@ from mirrors.models.importing import Import, ImportBlob, ImportedSnapshot, Impor
 from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
-from mirrors.models.receipt import Receipt, Receipting
+from mirrors.models.receipt import IssuedReceipt, Receipt, Receipting
 from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.serving import AccessToken, Serving
 from mirrors.models.site import Site, SiteHolding, Transfer
@@ -29,6 +29,7 @@ __all__ = [
     "ImportBlob",
     "ImportStep",
     "ImportedSnapshot",
+    "IssuedReceipt",
     "LayerFacts",
     "LogPlace",
     "LoginKind",

@@ -1,9 +1,10 @@
-"""Receipts: whether this side hands any out, and those that were loaded here."""
+"""Receipts: whether this side hands any out, those it has signed, and those that were loaded here."""
 
 from __future__ import annotations
 
 from django.db import models
 
+from mirrors.models.importing import Import
 from mirrors.models.site import Transfer
 
 
@@ -33,6 +34,28 @@ class Receipting(models.Model):
         """The row, for whoever changes it in a transaction."""
         cls.objects.get_or_create(pk=cls.ONLY)
         return cls.objects.select_for_update().get(pk=cls.ONLY)
+
+
+class IssuedReceipt(models.Model):
+    """A receipt of an import here, as it was signed. It stays what it is; after another key or another site code there
+    may be a second one. `text` is the file, `key` the fingerprint and `site` the code that it names.
+    """
+
+    run = models.ForeignKey(Import, on_delete=models.CASCADE, related_name="receipts")
+    key = models.CharField(max_length=100)
+    site = models.CharField(max_length=40)
+    text = models.TextField()
+    signed_at = models.DateTimeField()
+    signed_by = models.CharField(max_length=150)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "key", "site"], name="one_issued_receipt_by_a_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"receipt of import {self.run_id} by {self.key}"
 
 
 class Receipt(models.Model):

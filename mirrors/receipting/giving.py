@@ -10,13 +10,16 @@ from django.db.models import Q
 from mirrors import keys, record
 from mirrors.importing.report import CONTENT, FAULT, ROOM, SIGNATURE, SITE, Report, SnapshotReport
 from mirrors.keys import KeysError
-from mirrors.models import AuditEntry, Import, Receipting, Run
-from mirrors.receipts import NAMESPACE, Receipt, ReceiptError, make_code, signed_text
+from mirrors.models import AuditEntry, Import, Receipting, Run, SigningKey
+from mirrors.receipting import issuing
+from mirrors.receipts import Receipt, ReceiptError, make_code, read_signed
 from mirrors.receipts.document import RECEIVED, REJECTED
 from mirrors.signing import Standing
 
+Kept = SigningKey.Kept
 GIVEN = "receipt made"
 PASSED_OVER = ("older", "held", "left")
+WHO_SIGNS = {Kept.OUTSIDE: "a person signs there", Kept.AGENT: "it signs when somebody here wants it to"}
 NO_OTHER_WORD = (
     "the bundle's id, whether it was taken in, the day, the fingerprint of the key that signs, and the site's code"
 )
@@ -35,13 +38,20 @@ class ReceiptsAreOff(NoReceipt):
 
 @dataclass(frozen=True)
 class Given:
-    """A receipt in its forms. `text` is the signed file, None where `unsigned` says why; `code` "" likewise."""
+    """A receipt in its forms. `text` is the signed file, None where `unsigned` says why; `code` "" likewise.
+
+    `waits` where somebody has to see to the signature: `kept` says where the key of now is. `outdated` says what has
+    changed here since it was signed, "" if nothing has.
+    """
 
     receipt: Receipt
     text: bytes | None
     unsigned: str
     code: str
     uncoded: str
+    kept: str
+    waits: bool
+    outdated: str
 
 
 def is_on() -> bool:
@@ -150,26 +160,60 @@ def _outcome_of_failure(run: Import) -> str:
     return REJECTED
 
 
-def make(run: Import, *, by: str, now: datetime, address: str = "") -> Given:
+def make(run: Import, *, by: str, now: datetime, address: str = "", ask_agent: bool = False) -> Given:
     """The receipt of an import that has ended; the first time each person makes it is a line in the record.
 
+    What was signed once is given out again as it was. An own key signs now, one in an agent only with `ask_agent`.
     Raises NoReceipt, ReceiptsAreOff.
     """
-    if not is_on():
-        raise ReceiptsAreOff
-    receipt = receipt_of(run)
-    text, unsigned, code, uncoded = None, "", "", ""
-    try:
-        text = signed_text(receipt, keys.sign(receipt.text(), NAMESPACE))
-    except KeysError as error:
-        unsigned = str(error)
+    wanted = to_sign(run)
+    kept = keys.current().kept
+    issued = issuing.issued_of(run, wanted)
+    unsigned, waits = "", issued is None and kept != Kept.OWN
+    if issued is None and (kept == Kept.OWN or (kept == Kept.AGENT and ask_agent)):
+        try:
+            issued = issuing.sign(run, wanted, by=by, now=now, address=address, recorded=kept != Kept.OWN)
+            waits = False
+        except KeysError as error:
+            unsigned = str(error)
+    elif issued is None:
+        unsigned = f"Its key {wanted.key_id} is kept {Kept(kept).label}: {WHO_SIGNS[Kept(kept)]}."
+    text = issued.text.encode("ascii") if issued is not None else None
+    receipt = read_signed(text).receipt if text is not None else wanted
+    code, uncoded = "", ""
     try:
         code = make_code(receipt, run.receipt_secret)
     except ReceiptError as error:
         uncoded = str(error)
-    if text is None and not code:
+    if text is None and not code and not waits:
         raise NoReceipt(f"{unsigned} {uncoded}")
+    record_given(receipt, by=by, now=now, address=address)
+    return Given(receipt, text, unsigned, code, uncoded, kept, waits, _outdated(receipt, wanted))
+
+
+def to_sign(run: Import) -> Receipt:
+    """The facts as the key of now would sign them. Raises NoReceipt, ReceiptsAreOff."""
+    if not is_on():
+        raise ReceiptsAreOff
+    return receipt_of(run)
+
+
+def record_given(receipt: Receipt, *, by: str, now: datetime, address: str = "") -> None:
+    """Who had these facts on a page or in a file; once each."""
     detail = f"{receipt.outcome} on {receipt.date}, site {receipt.site}, key {receipt.key_id}"
-    if not AuditEntry.objects.filter(action=GIVEN, actor=by[:150], subject=run.bundle, detail=detail).exists():
-        record.write(by, GIVEN, run.bundle, detail, address, at=now)
-    return Given(receipt, text, unsigned, code, uncoded)
+    if not AuditEntry.objects.filter(action=GIVEN, actor=by[:150], subject=receipt.bundle, detail=detail).exists():
+        record.write(by, GIVEN, receipt.bundle, detail, address, at=now)
+
+
+def _outdated(receipt: Receipt, wanted: Receipt) -> str:
+    if receipt.key_id != wanted.key_id:
+        return (
+            f"It is signed with a former key of this side and stays as it is. The key is {wanted.key_id} now: where "
+            "the connected side no longer trusts the former one, sign it anew."
+        )
+    if receipt.site != wanted.site:
+        return (
+            f"It was signed for the site {receipt.site} and stays as it is. This side is called {wanted.site} now: "
+            "where the receipt was refused over that, sign it anew."
+        )
+    return ""

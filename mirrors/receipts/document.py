@@ -76,6 +76,11 @@ class Receipt:
     def filename(self) -> str:
         return f"airgap-receipt-{self.bundle}.txt"
 
+    @property
+    def facts_filename(self) -> str:
+        """Of `text()`, for whoever signs it elsewhere."""
+        return f"airgap-receipt-{self.bundle}-facts.txt"
+
 
 @dataclass(frozen=True)
 class SignedReceipt:

@@ -1,4 +1,8 @@
-"""The receipt of an import: a file, a QR code and a typed code; and the switch that lets any of it leave."""
+"""The receipt of an import: a file, a QR code and a typed code, its signature where that is brought from elsewhere; and
+the switch that lets any of it leave.
+"""
+
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
@@ -8,14 +12,17 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
-from mirrors import receipts
+from mirrors import keys, receipts
+from mirrors.forms.keys import ReceiptSignatureForm
 from mirrors.models import Import, Receipting
-from mirrors.receipting import giving
+from mirrors.receipting import giving, signing
 from mirrors.receipting.giving import Given, NoReceipt, ReceiptsAreOff
-from mirrors.receipts import TooLong
+from mirrors.receipting.signing import NotTaken
+from mirrors.receipts import NAMESPACE, Receipt, TooLong
 from mirrors.views.access import address_of, administrator_required, operator_required
 from mirrors.views.imports import importing_side
 from mirrors.views.page import PageRequest
+from mirrors.views.small_files import takes_small_file
 
 CONFLICT = 409
 
@@ -63,8 +70,78 @@ def receipt_file(request: PageRequest, pk: int) -> HttpResponse:
         return redirect("mirrors:receipt", pk=pk)
     if given.text is None:
         raise Http404("It is not signed here.")
-    answer = HttpResponse(given.text, content_type="text/plain; charset=us-ascii")
-    answer["Content-Disposition"] = f'attachment; filename="{given.receipt.filename}"'
+    return _as_file(given.text, given.receipt.filename)
+
+
+@never_cache
+@require_safe
+@importing_side
+@operator_required
+def receipt_facts(request: PageRequest, pk: int) -> HttpResponse:
+    """What is signed, to the byte, for whoever has the key."""
+    run = get_object_or_404(Import, pk=pk)
+    try:
+        facts = giving.to_sign(run)
+    except NoReceipt as reason:
+        messages.error(request, str(reason))
+        return redirect("mirrors:receipt", pk=pk)
+    giving.record_given(facts, by=request.user.get_username(), now=timezone.now(), address=address_of(request))
+    return _as_file(facts.text(), facts.facts_filename)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@importing_side
+@operator_required
+@takes_small_file
+def receipt_sign(request: PageRequest, pk: int) -> HttpResponse:
+    """Takes the signature of a key that is kept outside; has one made by a key that is not."""
+    run = get_object_or_404(Import, pk=pk)
+    about: dict[str, Any] = {"by": request.user.get_username(), "now": timezone.now(), "address": address_of(request)}
+    try:
+        facts = signing.awaited(run)
+    except (NoReceipt, NotTaken) as reason:
+        messages.info(request, str(reason))
+        return redirect("mirrors:receipt", pk=pk)
+    if keys.is_outside():
+        return _bring_signature(request, run, facts, about)
+    if request.method == "POST":
+        try:
+            signing.sign(run, **about)
+        except NotTaken as reason:
+            messages.error(request, str(reason))
+        else:
+            messages.success(request, f"The receipt of bundle {run.bundle} is signed.")
+    return redirect("mirrors:receipt", pk=pk)
+
+
+def _bring_signature(request: PageRequest, run: Import, facts: Receipt, about: dict[str, Any]) -> HttpResponse:
+    name = f"{facts.facts_filename}.sig"
+    form = ReceiptSignatureForm(name, *((request.POST, request.FILES) if request.method == "POST" else ()))
+    if request.method == "POST" and form.is_valid():
+        try:
+            signing.attach(run, form.given.encode("utf-8", "replace"), **about)
+        except (NoReceipt, NotTaken) as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"The receipt of bundle {run.bundle} is signed.")
+            return redirect("mirrors:receipt", pk=run.pk)
+    giving.record_given(facts, **about)
+    context = {
+        "run": run,
+        "form": form,
+        "receipt": facts,
+        "text": facts.text().decode("ascii"),
+        "signature": name,
+        "namespace": NAMESPACE,
+        "now": timezone.now(),
+    }
+    return render(request, "receipts/sign.html", context, status=422 if request.method == "POST" else 200)
+
+
+def _as_file(data: bytes, name: str) -> HttpResponse:
+    answer = HttpResponse(data, content_type="text/plain; charset=us-ascii")
+    answer["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer
 
 

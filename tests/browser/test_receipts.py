@@ -6,11 +6,15 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
+from mirrors import keys
 from mirrors.models import Receipt, Transfer
-from mirrors.receipts import svg
+from mirrors.receipting import giving
+from mirrors.receipts import NAMESPACE, svg
+from mirrors.signing import Key, sign
 from tests.receipting.conftest import code, fact, nord, prepare, signed, their_key, transfer, trusted
+from tests.receipting.test_giving import ended
 
-__all__ = ["code", "fact", "nord", "prepare", "signed", "their_key", "transfer", "trusted"]
+__all__ = ["code", "ended", "fact", "nord", "prepare", "signed", "their_key", "transfer", "trusted"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 # A drawing as a camera sees it: turned, slanted, grey on grey, blurred, amid other things.
@@ -75,4 +79,25 @@ def test_a_code_is_enough_without_javascript(open_page, operator, code, transfer
 def test_nothing_scrolls_sideways_on_a_phone(open_page, operator, data_dir):
     page = open_page(operator, viewport={"width": 390, "height": 800})
     page.goto("/receipts/load")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_signature_is_brought_from_elsewhere_on_a_phone(open_page, operator, ended, data_dir, settings, now):
+    settings.AIRGAP_SIDE = "isolated"
+    giving.switch(True, by="ada", now=now)
+    outside = Key.generate()
+    keys.use_elsewhere(outside.public_line(), "outside", by="ada", now=now)
+    page = open_page(operator, viewport={"width": 390, "height": 800})
+    page.goto(f"/import/{ended().pk}/receipt/")
+    page.get_by_role("link", name="Bring its signature").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download these six lines").click()
+    assert download.value.suggested_filename == "airgap-receipt-ab12cd34-facts.txt"
+    signature = sign(download.value.path().read_bytes(), outside, NAMESPACE)
+    page.get_by_label("Or the file airgap-receipt-ab12cd34-facts.txt.sig").set_input_files(
+        [{"name": "x.sig", "mimeType": "application/octet-stream", "buffer": signature}]
+    )
+    page.get_by_role("button", name="Take this signature").click()
+    expect(page.get_by_alt_text("QR code of the signed receipt")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -181,14 +181,6 @@ def test_the_sites_own_code_counts_more_than_the_bundles(ended, on, now, setting
     assert make(ended(), now).receipt.site == "SUED"
 
 
-def test_with_a_key_kept_outside_there_is_the_code(ended, on, now):
-    from mirrors.signing import Key
-
-    keys.use_elsewhere(Key.generate().public_line(), "outside", by="ada", now=now)
-    given = make(ended(), now)
-    assert given.text is None and "a person signs" in given.unsigned and given.code
-
-
 def test_without_a_secret_there_is_the_signed_text(ended, on, now):
     given = make(ended(receipt_secret=""), now)
     assert given.text and not given.code and "no secret" in given.uncoded

@@ -3,9 +3,7 @@
 import errno
 import os
 import secrets
-import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from mirrors.bundle.volumes import PRESETS, VolumeError, cut, size_named
 from mirrors.bundle_signing import NotTaken
 from mirrors.exporting import ExportError
 from mirrors.management.commanding import WRONG_USAGE, PlainCommand, Problem, add_names, mirrors_named
+from mirrors.management.signed_elsewhere import signed_by_command
 from mirrors.management.terminal import ended_by_sigterm, redrawn
 from mirrors.models import Bundle, BundlePart, Snapshot
 from mirrors.sites import SiteError, UnknownSite
@@ -29,8 +28,6 @@ from mirrors.transfers import NothingMissing, TransferError
 
 Volume = tuple[Path, int, str]
 
-# Somebody may have to type a passphrase, or look for a token.
-SIGNING_PATIENCE = 600
 PROFILES = {
     "full": "with install.sh and push.sh",
     "data": "no scripts",
@@ -257,21 +254,6 @@ def check_signing_options(profile: str, options: dict[str, Any]) -> None:
             "moved under Settings → Keys.",
             WRONG_USAGE,
         )
-
-
-def signed_by_command(command: str, sums: bytes) -> bytes:
-    """What the command wrote when it was given SHA256SUMS on standard input. Raises Problem."""
-    try:
-        done = subprocess.run(shlex.split(command), input=sums, stdout=subprocess.PIPE, timeout=SIGNING_PATIENCE)
-    except ValueError:
-        raise Problem("The command of --sign-with cannot be read: a quote is not closed.", WRONG_USAGE) from None
-    except subprocess.TimeoutExpired:
-        raise Problem(f"The command of --sign-with took longer than {SIGNING_PATIENCE} s.") from None
-    except OSError as error:
-        raise Problem(f"The command of --sign-with cannot be run: {error.strerror}.") from None
-    if done.returncode:
-        raise Problem(f"The command of --sign-with ended with status {done.returncode}; nothing was signed.")
-    return done.stdout
 
 
 @contextmanager
