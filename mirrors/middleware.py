@@ -28,10 +28,17 @@ POLICY = "; ".join(
 )
 
 
+# One page sets its own, for it reads QR codes: mirrors/views/receipt_loading.py.
+PERMISSIONS = "camera=(), microphone=(), geolocation=()"
+
+
 def content_security_policy(get_response: Answer) -> Answer:
+    """And what a page may do with the device it is shown on."""
+
     def answer(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Permissions-Policy", PERMISSIONS)
         return response
 
     return answer

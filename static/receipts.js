@@ -14,6 +14,11 @@
   // Small pictures are read faster, large ones hold more; what one size does not give, another often does.
   const SIDES = [1000, 1600, 700, 2400, 500];
   const LARGEST = 64 * 1024 * 1024;
+  const CAMERA = { video: { facingMode: "environment", width: { ideal: 1920 }, height: { ideal: 1080 } } };
+  const none = document.getElementById("receipt-no-camera");
+  // Which wish for the camera holds, 0 for none; every one has a number of its own.
+  let wish = 0;
+  let wishes = 0;
   let stream = null;
   let timer = 0;
 
@@ -63,12 +68,17 @@
     }, function () { say("This is no picture that the browser can read."); });
   });
 
-  function stop() {
+  function release(found) { if (found) found.getTracks().forEach(function (track) { track.stop(); }); }
+
+  function stop(sentence) {
+    wish = 0;
     clearTimeout(timer);
-    if (stream) stream.getTracks().forEach(function (track) { track.stop(); });
+    release(stream);
     stream = null;
+    video.srcObject = null;
     video.hidden = true;
     camera.textContent = "Use the camera of this device";
+    if (sentence) say(sentence);
   }
 
   function look() {
@@ -80,24 +90,48 @@
     timer = setTimeout(look, 250);
   }
 
-  // Browsers give the camera to pages over TLS (or on this machine) alone.
-  if (window.isSecureContext && navigator.mediaDevices && navigator.mediaDevices.getUserMedia) {
-    camera.hidden = false;
-    camera.addEventListener("click", function () {
-      if (stream) return stop();
-      const wish = { video: { facingMode: "environment", width: { ideal: 1920 }, height: { ideal: 1080 } } };
-      navigator.mediaDevices.getUserMedia(wish).then(function (found) {
-        stream = found;
-        video.srcObject = found;
-        video.hidden = false;
-        camera.textContent = "Stop the camera";
-        say("Hold the QR code so that it fills the picture.");
-        return video.play().then(look);
-      }).catch(function () {
-        stop();
-        say("The camera cannot be used. Take a photo instead, or type the code.");
+  // Whoever is asked may take a while, and stop or leave meanwhile: what is given to an older wish goes off at once.
+  function start() {
+    const own = wish = wishes += 1;
+    camera.textContent = "Stop the camera";
+    say("The browser asks whether this page may use the camera.");
+    navigator.mediaDevices.getUserMedia(CAMERA).then(function (found) {
+      if (own !== wish) return release(found);
+      stream = found;
+      found.getVideoTracks()[0].addEventListener("ended", function () {
+        if (own === wish) stop("The camera went away. Switch it on again, take a photo, or type the code.");
       });
+      video.srcObject = found;
+      video.hidden = false;
+      say("Hold the QR code so that it fills the picture.");
+      return video.play().then(look);
+    }).catch(function (error) {
+      if (own === wish) stop(why(error));
     });
-    window.addEventListener("pagehide", stop);
+  }
+
+  function why(error) {
+    const otherwise = "Or take a photo, or type the code.";
+    if (error.name === "NotAllowedError" || error.name === "SecurityError") {
+      return "The browser is not allowed to use the camera. Allow it for this page beside its address, and in the system's " +
+        "settings. " + otherwise;
+    }
+    if (error.name === "NotFoundError" || error.name === "OverconstrainedError") {
+      return "This device has no camera that the browser finds. Connect one, then try again. " + otherwise;
+    }
+    return "The camera does not start; another program may be using it. End that, then try again. " + otherwise;
+  }
+
+  if (!window.isSecureContext) {
+    none.textContent = "Browsers give the camera to no page without TLS (https), so there is no live picture here. A photo does as well.";
+  } else if (navigator.mediaDevices && navigator.mediaDevices.getUserMedia) {
+    camera.hidden = false;
+    camera.addEventListener("click", function () { if (wish) stop("The camera is off."); else start(); });
+    window.addEventListener("pagehide", function () { stop(); });
+    document.addEventListener("visibilitychange", function () {
+      if (document.hidden && stream) stop("The camera went off because another page or program was in front.");
+    });
+  } else {
+    none.textContent = "This browser gives no page a live picture. A photo does as well.";
   }
 })();

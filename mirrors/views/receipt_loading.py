@@ -14,6 +14,7 @@ from mirrors.views.page import PageRequest
 from mirrors.views.small_files import takes_small_file
 
 SHOWN = 20
+WITH_CAMERA = "camera=(self), microphone=(), geolocation=()"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -36,4 +37,6 @@ def receipt_load(request: PageRequest) -> HttpResponse:
             messages.success(request, loading.sentence(receipt))
             return redirect("mirrors:transfer-detail", pk=receipt.transfer_id)
     context = {"form": form, "loaded": loading.latest(SHOWN), "now": timezone.now()}
-    return render(request, "receipts/load.html", context, status=422 if request.method == "POST" else 200)
+    response = render(request, "receipts/load.html", context, status=422 if request.method == "POST" else 200)
+    response.headers["Permissions-Policy"] = WITH_CAMERA
+    return response

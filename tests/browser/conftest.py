@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,35 +19,50 @@ CHROMIUM = Path(os.environ.get("AIRGAP_CHROMIUM", "/usr/bin/chromium"))
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def launch() -> Iterator[Callable[..., Browser]]:
+    """launch("--flag", …) -> a Chromium, closed at the end of the session if nobody did before."""
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed")
     with sync_playwright() as playwright:
-        # Root has no sandbox in a container.
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        browsers: list[Browser] = []
+
+        def launched(*flags: str) -> Browser:
+            # Root has no sandbox in a container.
+            browsers.append(playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", *flags]))
+            return browsers[-1]
+
+        yield launched
+        for browser in browsers:
+            browser.close()
+
+
+@pytest.fixture(scope="session")
+def chromium(launch) -> Browser:
+    return launch()
 
 
 @pytest.fixture
 def open_page(chromium, live_server, data_dir, monkeypatch):
-    """open_page(user=None, **context) -> Page. Complaints of a page and requests to other hosts fail the test."""
+    """open_page(user=None, browser=None, url=…, **context) -> Page. Complaints of a page and requests to other hosts
+    fail the test. `url` is another name of the live server."""
     monkeypatch.setattr("mirrors.tasks.send_run", lambda run: None)
     monkeypatch.setattr("mirrors.tasks.send_bundle", lambda bundle_id: None)
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def make(user: User | None = None, **options: object) -> Page:
-        context = chromium.new_context(base_url=live_server.url, **options)  # type: ignore[arg-type]
+    def make(
+        user: User | None = None, browser: Browser | None = None, url: str = live_server.url, **options: object
+    ) -> Page:
+        context = (browser or chromium).new_context(base_url=url, **options)  # type: ignore[arg-type]
         contexts.append(context)
         if user is not None:
             client = Client()
             client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
             session = client.cookies["airgap_session"].value
-            context.add_cookies([{"name": "airgap_session", "value": session, "url": live_server.url}])
+            context.add_cookies([{"name": "airgap_session", "value": session, "url": url}])
         page = context.new_page()
         page.set_default_timeout(15_000)
-        own = urlsplit(live_server.url).netloc
+        own = urlsplit(url).netloc
         page.on(
             "request",
             lambda asked: asked.url.startswith("http") and own not in asked.url and complaints.append(asked.url),

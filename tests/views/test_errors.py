@@ -79,6 +79,7 @@ def test_every_answer_forbids_what_comes_from_elsewhere(as_viewer, path, status,
         "default-src": "'self'", "base-uri": "'none'", "form-action": "'self'", "frame-ancestors": "'none'",
         "object-src": "'none'", "img-src": "'self' data:",
     }  # fmt: skip
+    assert response["Permissions-Policy"] == "camera=(), microphone=(), geolocation=()"
 
 
 def test_the_login_page_has_the_same_policy(client):

@@ -28,6 +28,13 @@ def test_it_is_for_operators(client, viewer, operator, data_dir):
     assert client.get(PAGE).status_code == 200
 
 
+def test_it_alone_may_use_the_camera(as_operator, data_dir):
+    allowed = "camera=(self), microphone=(), geolocation=()"
+    assert as_operator.get(PAGE)["Permissions-Policy"] == allowed
+    assert as_operator.post(PAGE, {"text": "x"})["Permissions-Policy"] == allowed
+    assert as_operator.get("/sites/")["Permissions-Policy"] == "camera=(), microphone=(), geolocation=()"
+
+
 def test_an_empty_page_says_where_receipts_come_from(as_operator, data_dir):
     text = as_operator.get(PAGE).text
     assert "Here will stand every receipt that was loaded." in text
