@@ -24,9 +24,9 @@ def pytest_configure() -> None:
     test-servers` waits, and so does every process that a test starts."""
     if os.environ.get("AIRGAP_TEST_SERVERS") != "1":
         os.fsync = lambda descriptor: None
-        # OpenSSL reads the bundle of all public authorities for each client that is made, which is most of making one;
-        # those it finds by name in its folder are there all the same.
-        os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+        # OpenSSL reads the bundle of all public authorities for each client that is made, which is most of making one,
+        # also where the caller's shell names that bundle; those it finds by name in its folder are there all the same.
+        os.environ["SSL_CERT_FILE"] = os.devnull
 
 
 def pytest_collection_finish() -> None:

@@ -6,6 +6,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
+
+def _memory() -> str | None:
+    """A file system in memory, where there is one that holds a gigabyte and runs programs."""
+    place = "/dev/shm"
+    try:
+        status = os.statvfs(place)
+    except OSError:
+        return None
+    roomy = status.f_bavail * status.f_frsize >= 1 << 30
+    return place if roomy and not status.f_flag & os.ST_NOEXEC and os.access(place, os.W_OK) else None
+
+
+# A quick run makes tens of thousands of folders and takes them away again: a sixth of its time on a disk.
+if os.environ.get("AIRGAP_TEST_SERVERS") != "1" and "TMPDIR" not in os.environ and (_place := _memory()):
+    os.environ["TMPDIR"] = tempfile.tempdir = _place
+
 _DATA = Path(tempfile.mkdtemp(prefix="airgap-tests-"))
 atexit.register(shutil.rmtree, _DATA, ignore_errors=True)
 os.environ["AIRGAP_DATA_DIR"] = str(_DATA)
