@@ -186,11 +186,15 @@ def remove_of(run: Import) -> None:
 
 
 def let_go(run: Import, damaged: Collection[str], *, now: datetime) -> list[str]:
-    """Let what was uploaded for this import wait for another one, from now on, without the damaged volumes.
+    """Let what was uploaded for this import wait for another one, from now on, without the damaged volumes and those
+    that somebody has sent again meanwhile.
 
     Of those the rows are removed; the ids, for `unlink` once that is committed.
     """
-    gone = [upload.pk for upload in Upload.objects.filter(run=run) if upload.name in damaged]
+    uploads = list(Upload.objects.filter(run=run))
+    again = Upload.objects.filter(run=None, name__in=[upload.name for upload in uploads], offset=F("size_bytes"))
+    dropped = {*damaged, *again.values_list("name", flat=True)}
+    gone = [upload.pk for upload in uploads if upload.name in dropped]
     Upload.objects.filter(pk__in=gone).delete()
     Upload.objects.filter(run=run).update(run=None, expires_at=_until(now))
     return gone

@@ -211,6 +211,22 @@ def test_what_is_kept_goes_after_its_time(paths, store, now, settings):
     assert list(staging.folder().iterdir()) == []
 
 
+@pytest.mark.parametrize("with_list", [True, False])
+def test_what_was_sent_again_while_it_was_read_takes_no_room_twice(paths, store, now, with_list):
+    listed, good = list_of(paths), paths[1].read_bytes()
+    flip(paths[1])
+    sent = [uploaded(path, now) for path in ((*paths, listed) if with_list else paths)]
+    name = paths[0].name.rpartition(".")[0]
+    run = request_import_of_uploads(sent, name, by="otto", now=now, wishes=UNSIGNED)
+    paths[1].write_bytes(good)
+    for path in paths[:2]:
+        uploaded(path, now)
+    perform.perform(run.pk, store=store, heart=False)
+    assert staged() == [path.name for path in ((*paths, listed) if with_list else paths)]
+    assert on_disk() == sum(upload.size_bytes for upload in Upload.objects.all())
+    assert send([], store, now).state == "succeeded"
+
+
 def test_it_can_be_discarded_at_once(paths, store, now):
     listed = list_of(paths)
     flip(paths[1])
