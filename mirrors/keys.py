@@ -260,7 +260,11 @@ def _require_new(name: str, public: PublicKey, *, again: bool) -> None:
     if same_name is not None:
         if public_of(same_name) == public:
             raise Taken(f"This key is trusted already, as {name}.", "key")
-        raise Taken(f"There is already a key called {name}. Revoke it first, or choose another name.", "name")
+        raise Taken(
+            f"There is already another key called {name}. Choose another name for this one, and revoke {name} once no "
+            "bundle that it signed is on its way.",
+            "name",
+        )
     rows = TrustedKey.objects.filter(fingerprint=public.fingerprint)
     if (same := rows.standing().first()) is not None:
         raise Taken(f"This key is trusted already, as {same.name}.", "key")
@@ -285,6 +289,14 @@ def revoke(name: str, *, by: str, now: datetime, address: str = "") -> TrustedKe
     return key
 
 
+def revoked_key(fingerprint: str) -> TrustedKey | None:
+    """The row by which a key was revoked here; None if it never was, or is trusted again."""
+    rows = list(TrustedKey.objects.filter(fingerprint=fingerprint))
+    if any(row.revoked_at is None for row in rows):
+        return None
+    return max(rows, key=lambda row: row.revoked_at or row.added_at, default=None)
+
+
 def _parsed(text: str) -> PublicKey:
     try:
         return PublicKey.from_text(text)
@@ -307,7 +319,7 @@ def check_signature(data: bytes, signature: bytes | None, namespace: str = BUNDL
     known = next((row for row in rows if public_of(row) == public and row.revoked_at is None), None)
     if known is not None:
         return SignedBy(Standing.TRUSTED, known.fingerprint, known.name)
-    gone = rows.exclude(revoked_at=None).order_by("-revoked_at").first()
+    gone = revoked_key(public.fingerprint)
     if gone is not None and gone.revoked_at is not None:
         when = wording.utc_text(gone.revoked_at)
         said = f"It is signed with {public.fingerprint} ({gone.name}), which {gone.revoked_by} revoked {when}."

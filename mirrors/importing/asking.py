@@ -203,7 +203,7 @@ def _missing(run: Import, store: BlobStore) -> int:
 def _finish(run: Import, *, switch_older: bool, by: str, now: datetime, address: str) -> None:
     bundle = parsed_json.from_json(run.parsed)
     try:
-        plan, changed = carry_out(run, bundle, switch_older=switch_older, by=by, now=now)
+        plan, changed = carry_out(run, bundle, fingerprint=run.fingerprint, switch_older=switch_older, by=by, now=now)
     except CannotSwitch as trouble:
         raise ImportRefused(str(trouble)) from trouble
     report = Report.from_dict(run.report)

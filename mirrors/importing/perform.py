@@ -183,7 +183,14 @@ def _conclude(lease: Lease, run: Import, story: ImportStory, verified: Verified)
         return
     with transaction.atomic():
         keep_facts(bundle, verified.facts, now)
-        plan, changed = carry_out(run, bundle, switch_older=run.switch_older, by=run.requested_by, now=now)
+        plan, changed = carry_out(
+            run,
+            bundle,
+            fingerprint=report.fingerprint,
+            switch_older=run.switch_older,
+            by=run.requested_by,
+            now=now,
+        )
         report.snapshots = [decision.report() for decision in plan.decisions]
         values = asking.ending(run, report, changed=changed, by=run.requested_by, now=now)
         story.tell(values["note"])

@@ -10,6 +10,7 @@ from django.db import models
 from mirrors import retention, runs, served_names
 from mirrors.bundle.parsed import ParsedBundle, ParsedSnapshot
 from mirrors.importing.planning import Decision, Outcome, Plan, Role, digest_shown, identity_of, media_type_of, plan
+from mirrors.importing.trust import withdrawn
 from mirrors.mirror_rules import RuleBroken
 from mirrors.models import Import, ImportedSnapshot, LayerFacts, Mirror, Snapshot, SnapshotBlob
 from mirrors.registry.errors import clean
@@ -25,12 +26,17 @@ class CannotSwitch(Exception):
         self.problems = problems
 
 
-def carry_out(run: Import, bundle: ParsedBundle, *, switch_older: bool, by: str, now: datetime) -> tuple[Plan, bool]:
+def carry_out(
+    run: Import, bundle: ParsedBundle, *, fingerprint: str, switch_older: bool, by: str, now: datetime
+) -> tuple[Plan, bool]:
     """Do what `plan` says, and whether that changed anything. The caller holds the transaction and the store.
 
-    Raises CannotSwitch before anything is written.
+    `fingerprint` is the key that signed ("" for none): it may have been revoked since. Raises CannotSwitch before
+    anything is written.
     """
     retention.lock_references()
+    if why := withdrawn(fingerprint):
+        raise CannotSwitch([why])
     found = plan(bundle, now=now, switch_older=switch_older, lock=True)
     if found.problems:
         raise CannotSwitch(found.problems)

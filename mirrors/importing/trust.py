@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mirrors import keys
+from mirrors import keys, wording
 from mirrors.bundle.parsed import SignatureRefused
 from mirrors.signing import SignedBy, Standing
 
@@ -42,3 +42,15 @@ class Trust:
             return f"The bundle is not signed by a trusted key. {found.sentence} Or one allows this import alone."
         known = WHY[found.standing]
         return known if found.standing is Standing.UNSIGNED else f"{known} {found.sentence}"
+
+
+def withdrawn(fingerprint: str) -> str:
+    """Why a bundle that was verified may not be switched to any more: its key was revoked since. "" if it may."""
+    gone = keys.revoked_key(fingerprint) if fingerprint else None
+    if gone is None or gone.revoked_at is None:
+        return ""
+    when = wording.utc_text(gone.revoked_at)
+    return (
+        f"Its key {gone.name} ({fingerprint}) was revoked by {gone.revoked_by} {when}, after the bundle was verified. "
+        "Nobody can allow that: discard it."
+    )

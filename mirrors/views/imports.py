@@ -21,6 +21,7 @@ from mirrors.importing import asking, finding, staging
 from mirrors.importing.asking import ImportRefused, Wishes
 from mirrors.importing.finding import FindingError
 from mirrors.importing.report import SIGNATURE, Report
+from mirrors.importing.trust import withdrawn
 from mirrors.models import Import, Run, Upload
 from mirrors.receipting import giving
 from mirrors.views.access import View, address_of, administrator_required, operator_required
@@ -270,6 +271,7 @@ def import_detail(request: PageRequest, pk: int) -> HttpResponse:
         "headline": headline,
         "explanation": explanation,
         "moving": moving(run, now) if run.is_open and not run.is_waiting else None,
+        "withdrawn": run.is_waiting and bool(withdrawn(run.fingerprint)),
         "steps": step_rows(run),
         "worker": run.worker.split(":")[0],
         "may_operate": request.user.may_operate,
@@ -337,6 +339,8 @@ def told(run: Import, now: datetime) -> tuple[str, str]:
     """The import in a sentence, and what stands under it."""
     name = f"Bundle {run.bundle}" if run.bundle else run.name
     if run.is_waiting:
+        if why := withdrawn(run.fingerprint):
+            return f"{name} was verified, and may not be switched to any more.", why
         return f"{name} is verified.", "Nothing is switched yet. See what it would change, then decide."
     if run.state == State.QUEUED:
         return f"{name} waits.", f"Queued {wording.ago_text(run.queued_at, now)}. Imports are made one after the other."

@@ -3,9 +3,11 @@
 import pytest
 
 from mirrors import keys
-from mirrors.importing import asking
-from mirrors.importing.asking import ImportRefused, Wishes
+from mirrors.importing import asking, perform
+from mirrors.importing.asking import ImportRefused, Wishes, request_import
+from mirrors.importing.finding import at_paths
 from mirrors.importing.report import Report
+from mirrors.importing.switching import keep_facts
 from mirrors.models import Snapshot
 from tests.carrying import UNSIGNED
 
@@ -57,6 +59,28 @@ def test_a_revoked_key_is_refused_whatever_is_allowed(carrier, take, trusted, no
     assert not Snapshot.objects.exists()
     with pytest.raises(ImportRefused, match="nobody can allow"):
         asking.allow(run, by="ada", now=now, reason="please")
+
+
+def test_a_key_revoked_while_its_bundle_waits_is_not_switched_to(carrier, take, trusted, store, now):
+    run = take(carrier.bundle(), wishes=Wishes())
+    keys.revoke("north", by="ada", now=now)
+    with pytest.raises(ImportRefused, match=r"revoked by ada .* discard it"):
+        asking.decide(run, switch_older=True, by="otto", now=now, store=store)
+    assert not Snapshot.objects.exists()
+    keys.trust("north-again", keys.own_key().public_line("north"), again=True, by="ada", now=now)
+    assert asking.decide(run, switch_older=False, by="otto", now=now, store=store).state == "succeeded"
+
+
+def test_a_key_revoked_while_its_bundle_is_read_is_not_switched_to(carrier, trusted, store, now, monkeypatch):
+    run = request_import(at_paths([carrier.bundle()]), origin="directory", by="otto", now=now, wishes=PLAIN)
+    monkeypatch.setattr(
+        perform, "keep_facts", lambda *args: keys.revoke("north", by="ada", now=now) and keep_facts(*args)
+    )
+    perform.perform(run.pk, store=store, heart=False)
+    run.refresh_from_db()
+    assert run.state == "failed"
+    assert "was revoked by ada" in run.error
+    assert not Snapshot.objects.exists()
 
 
 def test_a_signature_of_something_else_is_refused_whatever_is_allowed(carrier, take, trusted, now):

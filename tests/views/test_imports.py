@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from mirrors import tasks, wording
+from mirrors import keys, tasks, wording
 from mirrors.importing import staging
 from mirrors.importing.asking import IMPORTS, Wishes, request_import
 from mirrors.importing.finding import at_paths
@@ -108,6 +108,20 @@ def test_a_viewer_sees_the_report_without_buttons(as_viewer, waiting):
     content = as_viewer.get(f"/import/{waiting.pk}/").content.decode()
     assert "A new mirror, trivy-db" in content
     assert ">Switch</button>" not in content
+
+
+def test_a_key_revoked_meanwhile_leaves_only_discarding(as_operator, carrier, take, now):
+    keys.trust("north", keys.own_key().public_line("north"), by="ada", now=now)
+    run = take(carrier.bundle(), wishes=Wishes())
+    keys.revoke("north", by="ada", now=now)
+    content = as_operator.get(f"/import/{run.pk}/").content.decode()
+    assert "may not be switched to any more" in content
+    assert "was revoked by ada" in content
+    assert ">Switch</button>" not in content
+    assert ">Discard</button>" in content
+    answer = as_operator.post(reverse("mirrors:import-switch", args=[run.pk]), follow=True)
+    assert b"discard it" in answer.content
+    assert not Mirror.objects.exists()
 
 
 def test_switching_switches_all(as_operator, waiting):
