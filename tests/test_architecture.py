@@ -5,8 +5,6 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 FLOOR_0 = {
     "consumption", "digests", "freshness", "verdict", "schedule", "stopping", "blobs", "secrets", "wording", "plot",
@@ -57,27 +55,39 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_it_imports_only_from_its_own_floor_or_a_lower_one(path):
-    floor = floor_of(module_of(path))
-    above = {name for name in imports_of(path) if floor_of(name) > floor >= 0}
-    assert not above, f"{module_of(path)} (floor {floor}) imports from above: {above}"
+def on_floor(floor: int) -> list[Path]:
+    return [path for path in sources() if floor_of(module_of(path)) == floor]
 
 
-@pytest.mark.parametrize("path", [path for path in sources() if floor_of(module_of(path)) == 0], ids=module_of)
-def test_floor_0_knows_neither_django_nor_celery(path):
-    foreign = {name.split(".")[0] for name in imports_of(path)} & {"django", "celery", "airgap"}
-    assert not foreign
+def test_each_file_imports_only_from_its_own_floor_or_a_lower_one():
+    wrong = {}
+    for path in sources():
+        floor = floor_of(module_of(path))
+        if above := sorted(name for name in imports_of(path) if floor_of(name) > floor >= 0):
+            wrong[f"{module_of(path)} (floor {floor})"] = above
+    assert not wrong, "these import from above"
 
 
-@pytest.mark.parametrize("path", [path for path in sources() if floor_of(module_of(path)) == 2], ids=module_of)
-def test_operations_know_neither_requests_from_browsers_nor_celery(path):
-    assert not {name for name in imports_of(path) if name.startswith(("celery", "django.http", "django.shortcuts"))}
+def test_floor_0_knows_neither_django_nor_celery():
+    foreign = {"django", "celery", "airgap"}
+    known = {module_of(path): {name.split(".")[0] for name in imports_of(path)} & foreign for path in on_floor(0)}
+    assert not {module: names for module, names in known.items() if names}
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_no_file_outgrows_its_room(path):
-    assert len(path.read_text().splitlines()) <= LONGEST, "split it: is there a room of its own in it?"
+def test_operations_know_neither_requests_from_browsers_nor_celery():
+    doors = ("celery", "django.http", "django.shortcuts")
+    known = {module_of(path): {name for name in imports_of(path) if name.startswith(doors)} for path in on_floor(2)}
+    assert not {module: names for module, names in known.items() if names}
+
+
+def test_no_file_outgrows_its_room():
+    lines = {module_of(path): len(path.read_text().splitlines()) for path in sources()}
+    too_long = {module: count for module, count in lines.items() if count > LONGEST}
+    assert not too_long, "split it: is there a room of its own in it?"
+
+
+def test_every_floor_has_files():
+    assert all(on_floor(floor) for floor in (0, 1, 2, 3))
 
 
 def test_floor_0_and_no_other_is_checked_strictly_by_mypy():

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -66,9 +67,7 @@ def pictures() -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_every_relative_link_leads_somewhere(paper):
-    lost = []
+def lost_links(paper: Path) -> Iterator[str]:
     for link in LINK.findall(without_code(paper.read_text())):
         if re.match(r"[a-z]+:", link):
             continue
@@ -76,8 +75,21 @@ def test_every_relative_link_leads_somewhere(paper):
         target = (paper.parent / address).resolve() if address else paper
         promised = name_of(target) in {*pictures(), MEASURED}
         if not (target.exists() or promised) or (anchor and anchor not in anchors(target)):
-            lost.append(link)
-    assert not lost
+            yield link
+
+
+def strange_in(papers: list[Path], strange: Callable[[Path], Iterable[str]]) -> dict[str, list[str]]:
+    """What is strange, by the paper it stands in."""
+    found = {name_of(paper): sorted(strange(paper)) for paper in papers}
+    return {name: words for name, words in found.items() if words}
+
+
+def test_every_relative_link_leads_somewhere():
+    assert not strange_in(PAPERS, lost_links)
+
+
+def test_papers_are_read_at_all():
+    assert len(PAPERS) > 40
 
 
 def test_the_pictures_are_all_there_or_none_was_taken_yet():
@@ -96,11 +108,14 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_it_names_only_targets_that_make_has(paper):
+def targets_named(paper: Path) -> set[str]:
     code = re.findall(r"`[^`\n]+`|^ *```.*?^ *```", paper.read_text(), re.DOTALL | re.MULTILINE)
-    named = {name for text in code for name in re.findall(r"(?:^|[`\s;&|(])make ([a-z][a-z-]*)", text)}
-    assert named <= targets()
+    return {name for text in code for name in re.findall(r"(?:^|[`\s;&|(])make ([a-z][a-z-]*)", text)}
+
+
+def test_papers_name_only_targets_that_make_has():
+    there_are = targets()
+    assert not strange_in(PAPERS, lambda paper: targets_named(paper) - there_are)
 
 
 def test_the_readme_tells_the_two_commands_and_the_one_for_tests():
@@ -108,12 +123,10 @@ def test_the_readme_tells_the_two_commands_and_the_one_for_tests():
     assert {"make up", "make demo", "make test"} <= set(re.findall(r"make [a-z-]+", text))
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_it_names_only_commands_there_are(paper):
+def test_papers_name_only_commands_there_are():
     here = {path.stem for path in (ROOT / "mirrors" / "management" / "commands").glob("[a-z]*.py")}
-    django = {"migrate", "makemigrations", "check", "shell"}
-    named = set(re.findall(r"manage\.py ([a-z_]+)", paper.read_text()))
-    assert named <= here | django
+    there_are = here | {"migrate", "makemigrations", "check", "shell"}
+    assert not strange_in(PAPERS, lambda paper: {*re.findall(r"manage\.py ([a-z_]+)", paper.read_text())} - there_are)
 
 
 @cache
@@ -127,9 +140,9 @@ def variables_read() -> frozenset[str]:
     return frozenset(re.findall(r"AIRGAP_[A-Z_]+[A-Z]", code))
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_it_names_only_variables_that_something_reads(paper):
-    assert set(re.findall(r"\bAIRGAP_[A-Z_]+[A-Z]\b", paper.read_text())) <= variables_read()
+def test_papers_name_only_variables_that_something_reads():
+    read = variables_read()
+    assert not strange_in(PAPERS, lambda paper: {*re.findall(r"\bAIRGAP_[A-Z_]+[A-Z]\b", paper.read_text())} - read)
 
 
 # What people look up in operating.md
@@ -160,11 +173,12 @@ def quoted_rows() -> list[str]:
     return [sentence for cell in cells for sentence in re.findall(r"`([^`]+)`", cell)]
 
 
-@pytest.mark.parametrize("sentence", quoted_rows())
-def test_a_sentence_to_look_up_is_one_the_program_says(sentence):
-    for fragment in re.split(r"…|\(\)", sentence):
-        fragment = fragment.strip(" .:,()")
-        assert not fragment or fragment in our_sentences(), fragment
+def test_a_sentence_to_look_up_is_one_the_program_says():
+    said = our_sentences()
+    fragments = {
+        fragment.strip(" .:,()"): sentence for sentence in quoted_rows() for fragment in re.split(r"…|\(\)", sentence)
+    }
+    assert not {fragment: sentence for fragment, sentence in fragments.items() if fragment not in said}
 
 
 def test_the_troubleshooting_tables_are_read_at_all():
