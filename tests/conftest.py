@@ -7,6 +7,9 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+from django.conf import settings as django_settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import connection
 
 from mirrors import reading, refusals
@@ -30,9 +33,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests are no garbage: the collector need not look at them again and again."""
+    """Thousands of tests are no garbage: the collector need not look at them again and again, nor after every 700
+    objects that a query makes."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -119,22 +124,30 @@ def administrator(db):
     return User.objects.create_user("ada", password="correct horse ada", role=Role.ADMINISTRATOR)
 
 
+def signed_in(client, person: User):
+    """This client, with the session that signing in leaves: one row, where a login itself takes sixteen statements."""
+    session = SessionStore()
+    session[SESSION_KEY] = str(person.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = person.get_session_auth_hash()
+    session.save()
+    client.cookies[django_settings.SESSION_COOKIE_NAME] = session.session_key
+    return client
+
+
 @pytest.fixture
 def as_viewer(client, viewer):
-    client.force_login(viewer, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(client, viewer)
 
 
 @pytest.fixture
 def as_operator(client, operator):
-    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(client, operator)
 
 
 @pytest.fixture
 def as_administrator(client, administrator):
-    client.force_login(administrator, backend="django.contrib.auth.backends.ModelBackend")
-    return client
+    return signed_in(client, administrator)
 
 
 @pytest.fixture

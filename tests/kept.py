@@ -144,8 +144,8 @@ def keep(
         confirmed_at=fetched,
         **fields,
     )
-    for position, (role, data, media_type, name, details) in enumerate(blobs):
-        SnapshotBlob.objects.create(
+    SnapshotBlob.objects.bulk_create(
+        SnapshotBlob(
             snapshot=snapshot,
             position=position,
             digest=store.put(data),
@@ -155,6 +155,8 @@ def keep(
             name=name,
             details=details,
         )
+        for position, (role, data, media_type, name, details) in enumerate(blobs)
+    )
     if current:
         mirror.switch_to(snapshot, fetched)
     return snapshot
