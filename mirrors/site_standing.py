@@ -107,8 +107,8 @@ def courier_interval(site: Site) -> timedelta:
     return timedelta(days=site.courier_days or settings.AIRGAP_COURIER_DAYS)
 
 
-def standings(sites: Sequence[Site], reading: Reading) -> list[SiteStanding]:
-    """How these sites stand, in their order; four queries."""
+def standings(sites: Sequence[Site], reading: Reading, mirrors: Sequence[Mirror] | None = None) -> list[SiteStanding]:
+    """How these sites stand, in their order; four queries, one less for whoever has all mirrors in their order."""
     holdings: dict[int, list[SiteHolding]] = {}
     for holding in SiteHolding.objects.filter(site__in=sites):
         holdings.setdefault(holding.site_id, []).append(holding)
@@ -117,7 +117,12 @@ def standings(sites: Sequence[Site], reading: Reading) -> list[SiteStanding]:
     last = {each.site_id: each for each in Transfer.objects.filter(pk__in=last_ids).select_related("bundle")}
     counts = Transfer.objects.open().filter(site__in=sites).order_by().values("site_id").annotate(count=Count("pk"))
     opened = {row["site_id"]: row["count"] for row in counts}
-    mirrors = list(Mirror.objects.select_related("current").order_by("position", "name"))
+    if mirrors is None:
+        mirrors = list(Mirror.objects.select_related("current").order_by("position", "name"))
+    for mirror in mirrors:
+        if mirror.current is not None:
+            # The snapshot's own `mirror` would be a query for each: it is this one.
+            mirror.current.mirror = mirror
     judge = _Judge(reading)
     return [
         _standing(site, holdings.get(site.pk, []), mirrors, last.get(site.pk), opened.get(site.pk, 0), judge)

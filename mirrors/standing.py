@@ -18,6 +18,7 @@ from mirrors.clock import Reading
 from mirrors.freshness import Facts, SourceFacts, Summary, Verdict
 from mirrors.models import (
     BundleSnapshot,
+    Export,
     Import,
     ImportedSnapshot,
     Mirror,
@@ -27,6 +28,7 @@ from mirrors.models import (
     Snapshot,
     Source,
     SyncRun,
+    with_rows,
 )
 from mirrors.pushing import standing as pushing
 from mirrors.registry.references import host_of
@@ -120,7 +122,8 @@ class Overview:
 
 def overview(reading: Reading) -> Overview:
     """How all mirrors stand, and the sentence about them."""
-    found = standings(list(Mirror.objects.select_related("current")), reading)
+    last = last_import()
+    found = _standings(list(Mirror.objects.select_related("current")), reading, last)
     currents = [s.current for s in found if s.current is not None and s.mirror.asset.in_everything]
     planned = [s.mirror.next_sync_at for s in found if s.mirror.next_sync_at is not None and s.mirror.enabled]
     attempts = [s.mirror.last_attempt_at for s in found if s.mirror.last_attempt_at is not None]
@@ -135,7 +138,7 @@ def overview(reading: Reading) -> Overview:
         next_sync_at=min(planned, default=None),
         last_attempt_at=max(attempts, default=None),
         running=any(standing.open_run is not None for standing in found),
-        last_import=last_import(),
+        last_import=last,
     )
 
 
@@ -151,12 +154,18 @@ def clock_banner(reading: Reading) -> str:
 
 def standings(mirrors: Sequence[Mirror], reading: Reading) -> list[Standing]:
     """How these mirrors stand, in their order. Best given with `current` selected; a few queries beyond that."""
+    return _standings(mirrors, reading, last_import())
+
+
+def _standings(mirrors: Sequence[Mirror], reading: Reading, last: Brought | None) -> list[Standing]:
     open_runs, ended = _runs(mirrors, reading.now)
     sources_of = _sources(mirrors)
-    pushes_of = _pushes(mirrors, reading.now)
+    there = with_rows(PushRule, Export, SiteHolding)
+    pushes_of = _pushes(mirrors, reading.now) if PushRule in there else {}
     current_ids = [mirror.current_id for mirror in mirrors if mirror.current_id is not None]
-    exports, arrivals = _exports(current_ids), _arrivals(current_ids)
-    last, brought = last_import(), _brought(current_ids)
+    exports = _exports(current_ids) if Export in there else {}
+    arrivals = _arrivals(current_ids) if SiteHolding in there else {}
+    brought = _brought(current_ids)
     found = []
     for mirror in mirrors:
         sources = sources_of.get(mirror.pk, ())

@@ -6,7 +6,7 @@ import pytest
 
 from mirrors import runs, standing
 from mirrors.clock import Reading
-from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, Snapshot, SyncRun
+from mirrors.models import Bundle, BundleSnapshot, Export, Mirror, PushRule, Snapshot, SyncRun, with_rows
 from mirrors.trivy.catalogue import Limits
 
 HOUR = timedelta(hours=1)
@@ -188,3 +188,9 @@ def test_the_number_of_queries_does_not_grow(
         make_snapshot(make_mirror(f"m{number}", kind="trivy-db", sources=SOURCES), "a")
     with django_assert_num_queries(len(few)):
         standing.overview(Reading(now, False))
+
+
+def test_one_query_says_which_tables_have_rows(make_mirror, django_assert_num_queries):
+    make_mirror("trivy-db")
+    with django_assert_num_queries(1):
+        assert with_rows(PushRule, Mirror, Export, SyncRun) == {Mirror}

@@ -8,6 +8,7 @@ from mirrors.models.importing import Import, ImportBlob, ImportedSnapshot, Impor
 from mirrors.models.key import SigningKey, TrustedKey
 from mirrors.models.login import LoginKind, WithLogin
 from mirrors.models.mirror import Mirror, Source
+from mirrors.models.presence import with_rows
 from mirrors.models.receipt import IssuedReceipt, Receipt, Receipting
 from mirrors.models.run import Run, RunStep, Step, SyncRun
 from mirrors.models.serving import AccessToken, Serving
@@ -57,4 +58,5 @@ __all__ = [
     "Upload",
     "User",
     "WithLogin",
+    "with_rows",
 ]

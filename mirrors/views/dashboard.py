@@ -1,5 +1,6 @@
 """The dashboard: a sentence, a row a database, and what moves. One view for the page and its live parts."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from django.conf import settings
@@ -30,7 +31,7 @@ def dashboard(request: PageRequest) -> HttpResponse:
         return row(request, name) if request.htmx else redirect("mirrors:dashboard")
     reading = clock.trusted_now()
     overview = standing.overview(reading)
-    over_there = _over_there(reading)
+    over_there = _over_there(reading, [found.mirror for found in overview.standings])
     rows = len(overview.standings) + over_there["site_count"]
     return live_page(
         request,
@@ -81,12 +82,12 @@ class OverThere(TypedDict):
     more_sites: int
 
 
-def _over_there(reading: clock.Reading) -> OverThere:
+def _over_there(reading: clock.Reading, mirrors: Sequence[Mirror]) -> OverThere:
     """How old it is at each site, the worst first."""
     found = list(Site.objects.in_order())
     if not found:
         return {"sites": [], "site_count": 0, "more_sites": 0}
-    standings = site_standing.worst_first(site_standing.standings(found, reading))
+    standings = site_standing.worst_first(site_standing.standings(found, reading, mirrors))
     more = max(0, len(standings) - SITES_SHOWN)
     return {"sites": standings[:SITES_SHOWN], "site_count": len(standings), "more_sites": more}
 

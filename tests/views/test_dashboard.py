@@ -7,7 +7,18 @@ from django.urls import reverse
 from django.utils import timezone
 
 from mirrors import runs
-from mirrors.models import Mirror, SyncRun
+from mirrors.models import (
+    Bundle,
+    BundleSnapshot,
+    Destination,
+    Export,
+    Mirror,
+    PushRule,
+    Site,
+    SiteHolding,
+    SyncRun,
+    Transfer,
+)
 from tests.kept import keep_build, keep_vex
 
 pytestmark = pytest.mark.django_db
@@ -105,6 +116,9 @@ def test_a_label_cannot_bring_markup(as_viewer, make_mirror):
     make_mirror("evil", "oci", label="<script>x</script>", sources=["host/<b>:1"], last_error="<i>", failures=1)
     page = text(as_viewer.get(URL))
     assert "<script>x" not in page
+    # What page.py puts where the body goes.
+    Mirror.objects.update(label="<live-body>")
+    assert "&lt;live-body&gt;</a></h2>" in text(as_viewer.get(URL))
     assert "<b>" not in page
     assert "<i>" not in page
 
@@ -268,11 +282,40 @@ def test_the_number_of_queries_does_not_grow(as_operator, store, make_mirror, dj
         Mirror.objects.filter(pk=mirror.pk).update(last_run=run, last_attempt_at=timezone.now())
         runs.request_sync(mirror, trigger="hand", by="otto", now=timezone.now())
 
+    def use(mirror):
+        """Push it, export it, carry it to a site."""
+        snapshot, name = mirror.current, mirror.name
+        harbor = Destination.objects.get_or_create(
+            name="harbor", defaults={"label": "Harbor", "registry": "harbor.example", "created_at": now}
+        )[0]
+        PushRule.objects.create(mirror=mirror, destination=harbor, target=name, created_at=now, pushed_at=now)
+        bundle = Bundle.objects.create(
+            id=f"b-{name}", state="ready", created_at=now, expires_at=now + HOUR, first_exported_at=now
+        )
+        BundleSnapshot.objects.create(bundle=bundle, snapshot=snapshot, mirror_name=name, digest=snapshot.digest)
+        Export.objects.create(bundle=bundle, at=now, by="otto")
+        site = Site.objects.create(name=name, code=name.upper(), label=f"Plant {name}", created_at=now)
+        transfer = Transfer.objects.create(id=f"t-{name}", site=site, bundle=bundle, prepared_at=now)
+        SiteHolding.objects.create(
+            site=site, transfer=transfer, snapshot=snapshot, mirror_name=name, label=mirror.label, kind=mirror.kind,
+            digest=snapshot.digest, since=now, evidence="receipt",
+        )  # fmt: skip
+
     for number in range(2):
         add(number)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(11):
         as_operator.get(URL)
     for number in range(2, 12):
         add(number)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(11):
+        page = text(as_operator.get(URL))
+    assert "<dt>pushed</dt>" not in page
+    # What there is, is asked for: where it is pushed, when it was exported, where it arrived, and three for the sites.
+    use(Mirror.objects.get(name="m0"))
+    with django_assert_num_queries(18):
+        page = text(as_operator.get(URL))
+    assert all(said in page for said in ("<dt>pushed</dt>", "<dt>exported</dt><dd><time", "<dt>at</dt><dd>Plant m0"))
+    for mirror in Mirror.objects.exclude(name="m0"):
+        use(mirror)
+    with django_assert_num_queries(18):
         as_operator.get(URL)

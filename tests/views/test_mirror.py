@@ -135,11 +135,11 @@ def test_a_viewer_is_offered_nothing_to_press(as_viewer, builds):
 
 
 def test_the_number_of_queries_does_not_grow(as_operator, store, mirror, builds, django_assert_num_queries):
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(16):
         as_operator.get(URL)
     for hours in (30, 36, 42):
         keep_build(store, mirror, timezone.now() - hours * HOUR, current=False)
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(16):
         as_operator.get(URL)
 
 
