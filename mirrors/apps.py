@@ -10,3 +10,6 @@ class MirrorsConfig(AppConfig):
     def ready(self) -> None:
         # Registers the system checks; they stay out of models and settings.
         from mirrors import checks  # noqa: F401
+        from mirrors.models import instants
+
+        instants.read_quickly()
