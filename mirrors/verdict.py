@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from mirrors.trivy.catalogue import Kind, Limits
 
@@ -54,9 +55,8 @@ def courier_limits(expected_interval: timedelta = EXPECTED_INTERVAL) -> Limits:
     return Limits(due=due, stale=stale, expired=max(timedelta(days=30), stale))
 
 
-@dataclass(frozen=True)
-class SourceFacts:
-    """What one source last told us.
+class SourceFacts(NamedTuple):
+    """What one source last told us. A tuple, because a dashboard makes 800 of them.
 
     `last_ok_at`: when a check of it last succeeded. `last_error`: the sentence of the last check if it failed.
     `lagging`: it last offered an older build than ours. `newer_at`: the build (or publishing) time of something newer

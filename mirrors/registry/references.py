@@ -7,6 +7,7 @@ The grammar is distribution-spec's (names, tags) with the registry's host always
 import ipaddress
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mirrors.digests import DigestError, parse_digest
 
@@ -54,6 +55,7 @@ def checked_name(repository: str) -> str:
     return repository
 
 
+@lru_cache(maxsize=4096)
 def host_of(text: str) -> str:
     """`host[:port]` in lower case, of a reference or a web address; a directory as it stands. Nothing is checked."""
     return text.partition("://")[2 if "://" in text else 0].partition("/")[0].lower() or text

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from html import escape as escaped
+from typing import NamedTuple
 
 from django.conf import settings
 from django.template.loader import render_to_string
@@ -27,8 +28,9 @@ WAITING_LONG = timedelta(seconds=20)
 NOTABLE = timedelta(seconds=0.05)
 
 
+@lru_cache(maxsize=4096)
 def escape(text: str) -> SafeString:
-    """As Django's, without its detour for lazy texts."""
+    """As Django's, without its detour for lazy texts. Kept, because most texts are the same at the next look."""
     return SafeString(escaped(text))
 
 
@@ -43,8 +45,7 @@ class Moving:
     run_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One database as the dashboard shows it; every text is escaped and ready to print."""
 
     name: SafeString
@@ -72,10 +73,6 @@ class Row:
     ended_state: str
     ended_url: str
 
-    def __getitem__(self, name: str) -> object:
-        # A template looks for a key first; without this, every look-up begins with an exception.
-        return getattr(self, name)
-
 
 @lru_cache(maxsize=16)
 def _pattern(name: str, *arguments: str | int) -> str:
@@ -91,15 +88,17 @@ def run_url(view: str, pk: int) -> str:
     return _pattern(view, 777000777).replace("777000777", str(pk))
 
 
-def drawn_rows(standings: Iterable[Standing], now: datetime, user: User) -> list[SafeString]:
-    """The rows a person sees; what they may not do is not offered."""
-    return [drawn(row_of(standing, now, user.may_operate)) for standing in standings]
+def drawn_rows(standings: Iterable[Standing], now: datetime, user: User) -> SafeString:
+    """The rows a person sees, "" if there are none; what they may not do is not offered."""
+    may_operate = user.may_operate
+    return SafeString("".join([drawn(row_of(standing, now, may_operate)) for standing in standings]))
 
 
 @lru_cache(maxsize=1024)
 def drawn(row: Row) -> SafeString:
     """The row in HTML. Kept: most rows read the same at the next look, and drawing takes longer than judging."""
-    return render_to_string("dashboard/_row.html", {"row": row})
+    # A template looks for a key first; with the tuple itself, every look-up would begin with an exception.
+    return render_to_string("dashboard/_row.html", {"row": row._asdict()})
 
 
 def row_of(standing: Standing, now: datetime, may_operate: bool) -> Row:
@@ -202,9 +201,9 @@ def about(mirror: Mirror, current: Snapshot | None, standing: Standing) -> SafeS
 
 def _rhythm(standing: Standing, now: datetime) -> SafeString:
     """`synced 12 min ago, next in 48 min`; `imported 2 d ago, next expected in 5 d`."""
-    mirror = standing.mirror
+    mirror, by_courier = standing.mirror, standing.by_courier
     parts = []
-    if standing.by_courier:
+    if by_courier:
         if standing.brought is not None:
             at = standing.brought.at
             parts.append(f"imported {_moment(at, f'{wording.age_text(now - at)} ago')}")
@@ -214,7 +213,7 @@ def _rhythm(standing: Standing, now: datetime) -> SafeString:
         parts.append(
             f"{verb} {_moment(mirror.last_attempt_at, f'{wording.age_text(now - mirror.last_attempt_at)} ago')}"
         )
-    if standing.by_courier:
+    if by_courier:
         expected = standing.verdict.next_at
         if expected is not None:
             parts.append(_moment(expected, _expected(expected - now)))
