@@ -164,13 +164,16 @@ def used_bytes(store: BlobStore) -> int:
 def require_room(size_bytes: int, *, run_id: int | None = None, store: BlobStore | None = None) -> None:
     """Raise NoRoomError if writing `size_bytes` would leave less than the reserve.
 
-    With `run_id`, the caller's own run, what the other running syncs have still to write is taken as used.
+    With `run_id`, the caller's own run, what the other running syncs have still to write is taken as used. What a
+    killed process left and nobody can go on with is removed first: the next try begins before any housekeeping.
     """
     store = store or content.store()
     reserve = settings.AIRGAP_RESERVE_MB * MIB
     free = store.free_bytes()
     promised = promised_bytes(run_id) if run_id is not None else 0
     if size_bytes <= free - promised - reserve:
+        return
+    if store.remove_abandoned() and size_bytes <= (free := store.free_bytes()) - promised - reserve:
         return
     claims = [f"{wording.size_text(free)} are free"]
     if promised:

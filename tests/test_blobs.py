@@ -1,6 +1,7 @@
 """The content store: what is under a name is what the name says, whatever happens while it is written."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -453,6 +454,32 @@ class TestHousekeeping:
             assert {found.digest for found in store.partials()} == {DIGEST, digest_of(other)}
             assert store.remove_partials(tomorrow) == 100
         assert [found.digest for found in store.partials()] == [digest_of(other)]
+
+    def test_what_a_killed_process_left_without_a_name_goes_at_once_and_nothing_else(self, store: BlobStore) -> None:
+        fill(store, count=100)
+        with store.incoming(10) as incoming:
+            incoming.write(b"123")
+            (store.root / "partial" / "incoming-0123456789abcdef").write_bytes(b"left by a killed process")
+            assert store.remove_abandoned() == 24
+            assert sorted(found.size for found in store.partials()) == [3, 100]
+            incoming.write(b"456")
+            assert incoming.commit() == (digest_of(b"123456"), 6)
+
+    def test_what_was_removed_as_abandoned_before_it_was_locked_is_begun_anew(
+        self, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock = fcntl.flock
+
+        def slow(descriptor: int, how: int) -> None:
+            monkeypatch.undo()
+            assert store.remove_abandoned() == 0
+            lock(descriptor, how)
+
+        monkeypatch.setattr("mirrors.blobs.store.fcntl.flock", slow)
+        with store.incoming(10) as incoming:
+            incoming.write(b"123456")
+            assert incoming.commit() == (digest_of(b"123456"), 6)
+        assert store.read(digest_of(b"123456")) == b"123456"
 
     def test_it_counts_what_it_holds(self, store: BlobStore) -> None:
         assert store.free_bytes() > 0

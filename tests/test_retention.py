@@ -302,6 +302,18 @@ def test_it_refuses_what_would_eat_the_reserve_and_says_who_holds_the_space(
     )
 
 
+def test_what_a_killed_process_left_makes_room_before_anything_is_refused(store, settings, monkeypatch):
+    settings.AIRGAP_RESERVE_MB = 0
+    left = store.root / "partial" / "incoming-0123456789abcdef"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(bytes(700))
+    monkeypatch.setattr(type(store), "free_bytes", lambda self: 1000 - sum(each.size for each in self.partials()))
+    retention.require_room(300)
+    assert left.exists()
+    retention.require_room(301)
+    assert not left.exists()
+
+
 def test_it_counts_what_other_runs_have_still_to_write(store, make_mirror, now, monkeypatch):
     busy, other = make_mirror("a", "trivy-db"), make_mirror("b", "trivy-db")
     runs = [

@@ -233,8 +233,7 @@ class BlobStore:
         with self._explained("writing", ""):
             self._make_folder(self._partial)
             path = self._partial / f"incoming-{secrets.token_hex(8)}"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._lock(path, "", None, 30)
         incoming = IncomingBlob(self, path, descriptor, limit)
         try:
             yield incoming
@@ -266,6 +265,10 @@ class BlobStore:
                 finally:
                     os.close(descriptor)
         return freed
+
+    def remove_abandoned(self) -> int:
+        """Remove at once what a killed process left without a name; returns the bytes freed."""
+        return self.remove_partials(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
     def quarantine(self, digest: str) -> Path | None:
         """Move a damaged blob aside, so that it can be fetched again. Returns where it is now, None if it was gone."""
