@@ -11,6 +11,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import connection
+from django.db.models.signals import post_migrate
 
 from mirrors import reading, refusals
 from mirrors.blobs import BlobStore
@@ -58,7 +59,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup, django_db_blocker):
     """Tests with real transactions empty every table afterwards, which the append-only record refuses: its triggers
-    are taken away here, and tests/test_append_only.py puts them back to try them."""
+    are taken away here, and tests/test_append_only.py puts them back to try them. Nor is every table's list of Django's
+    permissions, which nobody here asks, written anew each time."""
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock():
         append_only(apply=False)
 
