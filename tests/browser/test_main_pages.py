@@ -68,6 +68,7 @@ def test_a_sync_is_watched_in_its_row_and_nothing_jumps(open_page, operator, dat
     assert page.evaluate(STAYED)
 
 
+@pytest.mark.long
 def test_stop_stops(open_page, operator, databases):
     run, _ = runs.request_sync(databases[0], trigger="hand", by="otto", now=timezone.now())
     page = open_page(operator)

@@ -246,7 +246,10 @@ class TestFilling:
 class TestChecks:
     @pytest.mark.parametrize(
         ("version", "slot"),
-        [("0.74.0", 2), ("0.69.0", 2), ("0.68.9", 1), ("0.56.0", 1), ("0.55.2", 2), ("1.0.0", 2), ("dev", 2)],
+        [
+            *(("0.69.0", 2), ("0.68.9", 1), ("0.56.0", 1), ("0.55.2", 2), ("dev", 2)),
+            *(pytest.param(version, 2, marks=pytest.mark.long) for version in ("0.74.0", "1.0.0")),
+        ],
     )
     def test_the_slot_follows_the_version_of_trivy(self, bundle: Path, cache: Path, version: str, slot: int) -> None:
         done = run(bundle, cache, path=trivy(bundle, version))

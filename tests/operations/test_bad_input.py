@@ -63,6 +63,11 @@ def bomb():
     return packer
 
 
+def each(cases, long):
+    """Their names; a quick run leaves one out that takes most of a second and is refused elsewhere too."""
+    return [pytest.param(name, marks=pytest.mark.long) if name == long else name for name in cases]
+
+
 # What upstream does wrong with its answers -> what the run says.
 ANSWERS = {
     "wrong digest header": (MANIFESTS, {"headers": {"Docker-Content-Digest": "sha256:" + "0" * 64}}, "digest"),
@@ -98,7 +103,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("what", ANSWERS)
+@pytest.mark.parametrize("what", each(ANSWERS, long="never answers"))
 def test_a_bad_answer_is_named_and_changes_nothing(what, mirror, fake, sync_now, request):
     path, fault, sentence = ANSWERS[what]
     if what in ("stalled", "never answers"):
@@ -140,7 +145,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("what", LAYERS)
+@pytest.mark.parametrize("what", each(LAYERS, long="bomb"))
 def test_a_bad_layer_is_named_and_changes_nothing(what, mirror, fake, push_db, sync_now):
     make, sentence = LAYERS[what]
     push_db(fake, hours_ago(0.5), layer=make())
@@ -260,6 +265,7 @@ def test_a_long_retry_after_ends_the_run_and_sets_the_next_try(mirror, fake, syn
     assert fake.requests, "a person may ask all the same"
 
 
+@pytest.mark.long
 def test_a_short_retry_after_is_waited_out(mirror, fake, sync_now):
     fake.fault("/v2/", status=429, headers={"Retry-After": "1"}, times=1)
     assert sync_now(mirror).state == State.SUCCEEDED

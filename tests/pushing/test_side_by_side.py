@@ -76,7 +76,7 @@ def test_a_destination_that_hangs_holds_up_nobody_else(database, image, make_des
         assert not thread.is_alive() and state_of(stuck) == State.CANCELLED
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("where", ["here", pytest.param("elsewhere", marks=pytest.mark.long)])
 def test_stop_ends_an_upload_that_the_registry_does_not_read(where, database, make_destination, make_rule, fake):
     fake.trouble("PUT", "/uploads/", stuck=100, times=None)
     fake.trouble("PATCH", "/uploads/", stuck=100, times=None)

@@ -304,10 +304,14 @@ def test_what_a_refused_upload_means(
     assert said in str(error)
 
 
+@pytest.mark.long
 def test_too_many_requests_are_waited_out(fake: PushRegistry, pusher: Make, heard: Recorder) -> None:
     fake.trouble("PATCH", status=429, headers={"Retry-After": "1"})
     send(pusher(fake), BIG)
     assert heard.retries[0][2] >= 1 and fake.took(REPOSITORY, digest_of(BIG)) == BIG
+
+
+def test_an_hour_is_not_waited_out(fake: PushRegistry, pusher: Make) -> None:
     fake.trouble("POST", status=429, headers={"Retry-After": "3600"})
     error = failed(lambda: send(pusher(fake), BIG, "team/other"))
     assert error.code == "rate-limited" and "asks us to wait 60 min" in str(error) and "Push again later" in str(error)

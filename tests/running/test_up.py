@@ -226,6 +226,7 @@ def test_a_long_data_directory_gets_its_socket_elsewhere_and_two_instances_share
     assert not (Path(tempfile.gettempdir()) / f"airgap-{hashed}").exists()
 
 
+@pytest.mark.long
 def test_it_says_in_one_sentence_that_the_port_is_taken(up):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", up.port))

@@ -196,6 +196,7 @@ def test_silent_and_slow_connections_do_not_stop_pages(server, many_files):
 
 
 @pytest.mark.peers
+@pytest.mark.long
 def test_ten_thousand_slow_connections_do_not_stop_pages(server, many_files):
     if many_files < 11_000:
         pytest.skip(f"only {many_files} files may be open here (ulimit -Hn)")
