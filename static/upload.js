@@ -21,7 +21,6 @@
   const known = new Set();
   const broken = new Set();
   let active = 0;
-  let failed = 0;
 
   zone.classList.add("ready");
   window.addEventListener("beforeunload", function (event) { if (active) event.preventDefault(); });
@@ -54,11 +53,13 @@
     return { item: item, bar: bar, said: said, stop: stop };
   }
 
-  function sentence(error) {
-    const answer = error && error.originalResponse;
-    const text = answer && answer.getStatus() >= 400 && answer.getBody();
+  function sentence(answer) {
+    const status = answer ? answer.getStatus() : 0;
+    const text = status >= 400 && answer.getBody();
     if (text && text.length < 600 && text.indexOf("<") < 0) return text.trim();
-    if (answer && answer.getStatus() === 413) return "A server on the way refuses pieces of this size.";
+    if (status === 401) return "Your session has ended. Sign in again; the upload then goes on where it stopped.";
+    if (status === 413) return "A server on the way refuses pieces of this size.";
+    if (status >= 400) return "The server cannot take it now (it answers " + status + "). Choose the file again to go on.";
     return "The server does not answer. Choose the file again to go on.";
   }
 
@@ -84,7 +85,9 @@
     const name = set ? set + "/" + file.name : file.name;
     const key = name + ":" + file.size;
     if (known.has(key)) return;
+    list.querySelectorAll(".failed").forEach(function (line) { if (line.dataset.key === key) line.remove(); });
     const shown = row(file);
+    shown.item.dataset.key = key;
     if (!match && !set) {
       shown.bar.remove();
       shown.stop.remove();
@@ -117,16 +120,24 @@
   function upload(file, name, shown, key, bundle) {
     let begun = Date.now();
     let first = null;
+    let answer = null;
     const sending = new window.tus.Upload(file, {
       endpoint: zone.dataset.endpoint,
       chunkSize: PIECE,
       retryDelays: [0, 1000, 3000, 10000, 30000, 60000],
       metadata: { filename: name },
       headers: { "X-CSRFToken": token },
-      onShouldRetry: function (error) {
-        const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
+      onBeforeRequest: function () { answer = null; },
+      // Where the server cannot say how much is here, tus would begin anew. That is right only where nothing is here.
+      onAfterResponse: function (request, response) {
+        answer = response;
+        const gone = [404, 410].includes(response.getStatus());
+        if (request.getMethod() === "HEAD" && response.getStatus() >= 400 && !gone) throw new Error("It cannot say now.");
+      },
+      onShouldRetry: function () {
+        const status = answer ? answer.getStatus() : 0;
         // Said until bytes move again: somebody may have to make room meanwhile.
-        if (status >= 500) shown.said.textContent = sentence(error) + " Tried again by itself for a while.";
+        if (status >= 500) shown.said.textContent = sentence(answer) + " Tried again by itself for a while.";
         return status === 0 || status === 409 || status === 423 || status === 460 || status >= 500;
       },
       onProgress: function (sent, total) {
@@ -136,13 +147,12 @@
         shown.bar.value = sent;
         shown.said.textContent = size(sent) + " of " + size(total) + (rate > 0 ? " · " + size(Math.round(rate)) + "/s" : "");
       },
-      onError: function (error) {
+      onError: function () {
         active -= 1;
-        failed += 1;
         broken.add(bundle);
         known.delete(key);
         shown.item.classList.add("failed");
-        shown.said.textContent = sentence(error);
+        shown.said.textContent = sentence(answer);
         shown.stop.remove();
         next();
       },
@@ -184,8 +194,8 @@
     bundles.clear();
     Promise.all(names.map(begin)).then(function (answers) {
       const urls = answers.filter(function (answer) { return answer.url; });
-      if (urls.length === 1 && names.length === 1 && !failed) location.assign(urls[0].url);
-      else if (urls.length && !failed) location.assign(zone.dataset.page);
+      if (urls.length === 1 && names.length === 1 && !broken.size) location.assign(urls[0].url);
+      else if (urls.length && !broken.size) location.assign(zone.dataset.page);
       answers.filter(function (answer) { return answer.problem; }).forEach(function (answer) {
         list.append(element("li", answer.problem, "notice warning"));
       });

@@ -215,6 +215,48 @@ def test_a_disk_that_is_full_for_a_while_is_said_and_the_upload_goes_on(open_pag
     open_page.complaints.clear()
 
 
+def test_a_server_that_cannot_say_how_much_is_here_does_not_make_it_begin_anew(open_page, operator, carrier, store):
+    """As behind a proxy while the program starts again, or on a disk without one free byte."""
+    page = open_page(operator)
+    page.goto("/import/")
+    begun, troubles = [], ["PATCH", "HEAD", "HEAD"]
+
+    def answer(route):
+        if troubles and route.request.method == troubles[0]:
+            troubles.pop(0)
+            route.fulfill(status=502, body="<html>Bad Gateway</html>")
+        else:
+            route.fallback()
+
+    page.route("**/import/uploads/*", answer)
+    page.on("request", lambda asked: asked.url.endswith("/import/uploads/") and begun.append(asked.method))
+    drop(page, carrier.bundle())
+    page.wait_for_url("**/import/*/")
+    assert (begun, troubles) == (["POST"], [])
+    open_page.complaints.clear()
+
+
+def test_what_is_here_is_gone_on_with_after_the_session_ended(open_page, operator, carrier, store):
+    page, path = open_page(operator), carrier.bundle()
+    page.goto("/import/")
+    refuse = {"PATCH": 403, "HEAD": 401}
+
+    def answer(route):
+        status = refuse.get(route.request.method)
+        route.fulfill(status=status, body="") if status else route.fallback()
+
+    page.route("**/import/uploads/*", answer)
+    drop(page, path)
+    expect(page.locator("#sending .failed")).to_have_count(1)
+    drop(page, path)
+    expect(page.locator("#sending .failed .said")).to_contain_text("Your session has ended. Sign in again")
+    refuse.clear()
+    drop(page, path)
+    page.wait_for_url("**/import/*/")
+    assert Upload.objects.count() == 1
+    open_page.complaints.clear()
+
+
 def test_what_is_no_bundle_is_said_at_once(open_page, operator, store, tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text("x")
