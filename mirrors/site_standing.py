@@ -5,6 +5,7 @@ the courier's limits, as it is judged over there. The same few queries for one s
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db.models import Count, OuterRef, Subquery
@@ -123,26 +124,40 @@ def standings(sites: Sequence[Site], reading: Reading, mirrors: Sequence[Mirror]
         if mirror.current is not None:
             # The snapshot's own `mirror` would be a query for each: it is this one.
             mirror.current.mirror = mirror
-    judge = _Judge(reading)
+    here, judge = _Here.of(mirrors), _Judge(reading)
     return [
-        _standing(site, holdings.get(site.pk, []), mirrors, last.get(site.pk), opened.get(site.pk, 0), judge)
+        _standing(site, holdings.get(site.pk, []), here, last.get(site.pk), opened.get(site.pk, 0), judge)
         for site in sites
     ]
+
+
+class _Here(NamedTuple):
+    """What is here, by the mirror's name and in the mirrors' order; gathered once for all sites."""
+
+    labels: dict[str, str]
+    current: dict[str, Snapshot | None]
+    offered: frozenset[str]
+
+    @classmethod
+    def of(cls, mirrors: Sequence[Mirror]) -> "_Here":
+        return cls(
+            {mirror.name: mirror.label for mirror in mirrors},
+            {mirror.name: mirror.current for mirror in mirrors},
+            frozenset(each.name for each in mirrors if each.current is not None and each.asset.in_everything),
+        )
 
 
 def _standing(
     site: Site,
     holdings: Iterable[SiteHolding],
-    mirrors: Sequence[Mirror],
+    here: _Here,
     last: Transfer | None,
     opened: int,
     judge: "_Judge",
 ) -> SiteStanding:
     known = {each.mirror_name: each for each in holdings if not each.is_assumed}
     assumed = {each.mirror_name: each for each in holdings if each.is_assumed}
-    current = {mirror.name: mirror.current for mirror in mirrors}
-    labels = {mirror.name: mirror.label for mirror in mirrors}
-    offered = [mirror.name for mirror in mirrors if mirror.current is not None and mirror.asset.in_everything]
+    labels, current, offered = here
     rows = []
     for name in [*labels, *sorted((known.keys() | assumed.keys()) - labels.keys())]:
         on_the_way = None
