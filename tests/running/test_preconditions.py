@@ -96,3 +96,9 @@ def test_the_demo_takes_the_next_free_port(tmp_path, taken_port):
     port = preconditions.kept_port(record, taken_port)
     assert port > taken_port
     assert record.read_text() == f"{port}\n"
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:////var/lib/airgap/other.sqlite3", "postgres://airgap@127.0.0.1/airgap"])
+def test_connections_to_every_database_are_kept(monkeypatch, tmp_path, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert environment.database("DATABASE_URL", tmp_path / "airgap.sqlite3")["CONN_MAX_AGE"] == environment.KEPT
