@@ -231,7 +231,8 @@ def _wait(
             stage="",
             rate_bytes=0,
             parsed=parsed_json.to_json(bundle),
-            expires_at=asking.expires_at(now),
+            # Where this clock is behind, setting it right must not count as days in which nobody decided.
+            expires_at=asking.expires_at(max(now, bundle.created_at)),
             **story.totals(),
             **about,
         )

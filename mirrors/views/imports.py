@@ -168,7 +168,7 @@ def _standing(now: datetime, open_ones: list[Import]) -> tuple[str, str]:
     if waits:
         count = wording.capitalized(wording.number_word(len(waits)))
         words = "bundle waits" if len(waits) == 1 else "bundles wait"
-        return f"{count} {words} for a decision.", "Nothing of it is switched yet."
+        return f"{count} {words} for a decision.", f"Nothing of {'it' if len(waits) == 1 else 'them'} is switched yet."
     if open_ones:
         return f"{open_ones[-1].name} is being imported.", "Nothing is switched before every byte was verified."
     last = Import.objects.all().done().order_by("-finished_at").first()

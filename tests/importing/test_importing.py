@@ -424,6 +424,17 @@ def test_what_nobody_decides_is_given_up_in_time(waiting, now):
     assert Import.objects.get().state == "cancelled"
 
 
+def test_setting_a_clock_right_that_was_years_behind_gives_nothing_up(carrier, take, now, monkeypatch):
+    path = carrier.bundle()
+    behind = now - timedelta(days=3 * 365)
+    with monkeypatch.context() as patch:
+        patch.setattr(perform.timezone, "now", lambda: behind)
+        waiting = take(path, wishes=UNSIGNED)
+    assert waiting.state == "waiting", "a bundle from far ahead is left to a person"
+    assert asking.expire(now) == 0
+    assert asking.expire(waiting.expires_at) == 1
+
+
 def test_on_the_connected_side_nothing_is_imported(carrier, take, settings):
     path = carrier.bundle()
     settings.AIRGAP_SIDE = "connected"
