@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from django.db import connection as django_connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from airgap.running import backup
 from airgap.running.preconditions import CannotStart
+from mirrors.management.commands.up import Command
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -56,6 +58,13 @@ def test_postgresql_without_its_dump_program_stops_the_start(tmp_path, monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotStart, match=r"pg_dump is not here"):
         backup.back_up({"ENGINE": "django.db.backends.postgresql", "NAME": "x"}, tmp_path, "0007_x", NOW)
+
+
+def test_a_database_that_a_newer_version_changed_stops_the_start_of_an_older_one(db):
+    Command().back_up()
+    MigrationRecorder(django_connection).record_applied("mirrors", "9999_add_what_is_not_known_here")
+    with pytest.raises(CannotStart, match=r"newer version of Airgap changed this database \(9999_.*put back the copy"):
+        Command().back_up()
 
 
 @pytest.fixture

@@ -100,12 +100,23 @@ class Command(BaseCommand):
         """Before migrations change a database that holds something. A new one has nothing to lose."""
         executor = MigrationExecutor(connection)
         applied = executor.loader.applied_migrations
+        self.require_known(executor)
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
         if not applied or not pending or not settings.AIRGAP_BACKUP:
             return
         stands_at = max((name for app, name in applied if app == "mirrors"), default="before")
         copy = backup.back_up(settings.DATABASES["default"], settings.AIRGAP_DATA_DIR, stands_at, timezone.now())
         self.say(f"This version changes the database; a copy of it as it was: {copy}")
+
+    def require_known(self, executor: MigrationExecutor) -> None:
+        """Refuse a database that a newer version has changed: this one does not know what must be filled or removed."""
+        newest = max(name for app, name in executor.loader.disk_migrations if app == "mirrors")
+        newer = sorted(name for app, name in executor.loader.applied_migrations if app == "mirrors" and name > newest)
+        if newer:
+            raise CannotStart(
+                f"A newer version of Airgap changed this database ({newer[-1]}), and {settings.VERSION} does not know "
+                "how. Start the newer one, or first put back the copy that it made in backups/ (docs/offline-kit.md)."
+            )
 
     def greet(self, instance: Instance, first: FirstStart) -> None:
         self.say(f"Airgap is running at {instance.url}")
