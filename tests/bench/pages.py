@@ -4,7 +4,7 @@ import statistics
 import time
 
 from tests.bench.instance import Instance, Site
-from tests.bench.measuring import Finding, Section, plain
+from tests.bench.measuring import Finding, Section, plain, settle
 from tests.bench.transfers import Bench
 
 LOOKS = 40
@@ -21,6 +21,7 @@ def dashboard(bench: Bench, mirrors: int, runs: int) -> Section:
         instance.inside("history", str(count), str(history))
         inside = instance.inside("dashboard", str(LOOKS))
         with instance.up() as site:
+            settle()  # its worker and scheduler are still loading
             through = _looks(site)
         own = statistics.median(inside["milliseconds"])
         whole = statistics.median(through)
