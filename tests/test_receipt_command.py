@@ -11,14 +11,13 @@ from mirrors.models import AuditEntry, Import, IssuedReceipt, Transfer
 from mirrors.receipting import giving
 from mirrors.receipts import NAMESPACE, read, read_code
 from mirrors.signing import Key, PublicKey, sign
-from tests.receipting.conftest import code, fact, nord, prepare, signed, their_key, transfer, trusted
-from tests.receipting.test_giving import ended
+from tests.receipting.conftest import code, ended, fact, nord, on, prepare, signed, their_key, transfer, trusted
 from tests.signing.conftest import load_into, openssh, ssh_agent
 from tests.test_mirror_command import manage
 
 __all__ = [
-    "code", "ended", "fact", "manage", "nord", "openssh", "prepare", "signed", "ssh_agent", "their_key", "transfer",
-    "trusted",
+    "code", "ended", "fact", "manage", "nord", "on", "openssh", "prepare", "signed", "ssh_agent", "their_key",
+    "transfer", "trusted",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.django_db
@@ -32,11 +31,6 @@ def own_data(data_dir):
 @pytest.fixture
 def now():
     return timezone.now().replace(microsecond=0)
-
-
-@pytest.fixture
-def on(db, now):
-    giving.switch(True, by="ada", now=now)
 
 
 def test_it_prints_the_signed_file_and_nothing_else(manage, ended, on):

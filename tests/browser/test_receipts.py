@@ -11,8 +11,7 @@ from mirrors.models import Receipt, Transfer
 from mirrors.receipting import giving
 from mirrors.receipts import NAMESPACE, svg
 from mirrors.signing import Key, sign
-from tests.receipting.conftest import code, fact, nord, prepare, signed, their_key, transfer, trusted
-from tests.receipting.test_giving import ended
+from tests.receipting.conftest import code, ended, fact, nord, prepare, signed, their_key, transfer, trusted
 
 __all__ = ["code", "ended", "fact", "nord", "prepare", "signed", "their_key", "transfer", "trusted"]
 

@@ -1,12 +1,16 @@
-"""A bundle that was prepared for a site, and the key of that site."""
+"""A bundle that was prepared for a site, the key of that site, and imports that ended over there."""
 
 import pytest
 
 from mirrors import exporting, keys, sites, transfers
+from mirrors.models import Import
+from mirrors.receipting import giving
 from mirrors.receipts import NAMESPACE, Receipt, make_code, signed_text
 from mirrors.signing import Key, sign
 from mirrors.sites import Wish
 from tests.kept import keep_build
+
+SECRET = "00112233445566778899aabbccddeeff"
 
 
 @pytest.fixture
@@ -71,5 +75,32 @@ def signed(fact, their_key):
 def code(fact, transfer):
     def make(secret=transfer.receipt_secret, **changes):
         return make_code(fact(**changes), secret).encode()
+
+    return make
+
+
+@pytest.fixture
+def on(db, now):
+    """Receipts may leave."""
+    giving.switch(True, by="ada", now=now)
+
+
+@pytest.fixture
+def ended(db, now):
+    """ended(**changes) -> Import, by default one that succeeded."""
+
+    def make(**changes):
+        fields = {
+            "state": "succeeded",
+            "origin": "directory",
+            "name": "airgap-x.tar",
+            "queued_at": now,
+            "finished_at": now,
+            "bundle": "ab12cd34",
+            "site": "NORD-2",
+            "transfer": "0123456789ab",
+            "receipt_secret": SECRET,
+        }
+        return Import.objects.create(**{**fields, **changes})
 
     return make

@@ -9,9 +9,9 @@ from mirrors.models import AuditEntry, Import
 from mirrors.receipting import giving, loading
 from mirrors.receipting.giving import NoReceipt, ReceiptsAreOff
 from mirrors.receipts import NAMESPACE, read, read_code
+from tests.receipting.conftest import SECRET
 
 pytestmark = pytest.mark.django_db
-SECRET = "00112233445566778899aabbccddeeff"
 DAMAGED = "layer.tar.gz is damaged: its bytes are not those that SHA256SUMS lists. Copy the bundle again."
 REFUSED = {"state": "failed", "report": {"refusal": "signature", "signature": "unsigned"}}
 
@@ -19,30 +19,6 @@ REFUSED = {"state": "failed", "report": {"refusal": "signature", "signature": "u
 @pytest.fixture(autouse=True)
 def own_data(data_dir, settings):
     settings.AIRGAP_SIDE, settings.AIRGAP_SITE_CODE = "isolated", ""
-
-
-@pytest.fixture
-def on(db, now):
-    giving.switch(True, by="ada", now=now)
-
-
-@pytest.fixture
-def ended(db, now):
-    def make(**changes):
-        fields = {
-            "state": "succeeded",
-            "origin": "directory",
-            "name": "airgap-x.tar",
-            "queued_at": now,
-            "finished_at": now,
-            "bundle": "ab12cd34",
-            "site": "NORD-2",
-            "transfer": "0123456789ab",
-            "receipt_secret": SECRET,
-        }
-        return Import.objects.create(**{**fields, **changes})
-
-    return make
 
 
 def make(run, now, by="otto"):

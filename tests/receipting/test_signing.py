@@ -10,9 +10,9 @@ from mirrors.receipting.loading import ReceiptRefused
 from mirrors.receipting.signing import NotTaken
 from mirrors.receipts import NAMESPACE, read, read_code
 from mirrors.signing import Key, sign
-from tests.receipting.test_giving import ended, make, on, own_data
+from tests.receipting.test_giving import make, own_data
 
-__all__ = ["ended", "on", "own_data"]
+__all__ = ["own_data"]
 pytestmark = pytest.mark.django_db
 OUTSIDE = Key.generate()
 

@@ -14,12 +14,11 @@ from mirrors.models import AuditEntry, IssuedReceipt
 from mirrors.receipting import giving, loading
 from mirrors.receipts import NAMESPACE, read
 from mirrors.signing import Key, PublicKey, sign
-from tests.receipting.conftest import nord, prepare, transfer
-from tests.receipting.test_giving import ended
+from tests.receipting.conftest import ended, nord, on, prepare, transfer
 from tests.receipting.test_signing import in_an_agent
 from tests.signing.conftest import load_into, openssh, ssh_agent
 
-__all__ = ["ended", "nord", "openssh", "prepare", "ssh_agent", "transfer"]
+__all__ = ["ended", "nord", "on", "openssh", "prepare", "ssh_agent", "transfer"]
 pytestmark = pytest.mark.django_db
 OUTSIDE = Key.generate()
 FACTS = "airgap-receipt-ab12cd34-facts.txt"
@@ -28,11 +27,6 @@ FACTS = "airgap-receipt-ab12cd34-facts.txt"
 @pytest.fixture(autouse=True)
 def own_data(data_dir, settings):
     settings.AIRGAP_SIDE, settings.AIRGAP_SITE_CODE = "isolated", ""
-
-
-@pytest.fixture
-def on(db, now):
-    giving.switch(True, by="ada", now=now)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from django.test.utils import CaptureQueriesContext
 from mirrors.models import AuditEntry, Receipting
 from mirrors.receipting import giving
 from mirrors.receipts import read
-from tests.receipting.test_giving import REFUSED, ended
+from tests.receipting.conftest import ended, on
+from tests.receipting.test_giving import REFUSED
 
-__all__ = ["ended"]
+__all__ = ["ended", "on"]
 
 pytestmark = pytest.mark.django_db
 SWITCH = "/settings/receipts/"
@@ -19,11 +20,6 @@ SWITCH = "/settings/receipts/"
 @pytest.fixture(autouse=True)
 def own_data(data_dir, settings):
     settings.AIRGAP_SIDE, settings.AIRGAP_SITE_CODE = "isolated", ""
-
-
-@pytest.fixture
-def on(db, now):
-    giving.switch(True, by="ada", now=now)
 
 
 @pytest.fixture
